@@ -1,0 +1,195 @@
+"""The command line: thin, and light to start; each command imports what it needs."""
+
+import json
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mhcnb.errors import MhcnbError
+
+OVERRIDES = click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+
+
+class Group(click.Group):
+    """Our errors are messages with exit status 2, not tracebacks, unless --debug."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except MhcnbError as error:
+            if ctx.params.get("debug"):
+                raise
+            click.echo(f"{type(error).__name__}: {error}", err=True)
+            ctx.exit(2)
+        except KeyboardInterrupt as error:
+            click.echo(str(error) or "interrupted", err=True)
+            ctx.exit(130)
+
+
+@click.group(cls=Group)
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def main(debug: bool) -> None:
+    """How should information travel between the layers of a deep network? Train, compare, look."""
+    leads = os.environ.get("RANK", "0") == "0"
+    logging.basicConfig(level=logging.INFO if leads else logging.ERROR, format="%(message)s", stream=sys.stderr)
+    for noisy in ("papermill", "matplotlib", "modelscope_hub", "httpx", "distributed"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+@main.command()
+@click.argument("params", type=click.Path(path_type=Path))
+@OVERRIDES
+@click.option("--out", type=click.Path(path_type=Path), help="Run folder; default outputs/<method>-<preset>-s<seed>.")
+def train(params: Path, overrides: tuple[str, ...], out: Path | None) -> None:
+    """Train one run: mhcnb train params/gpt/tiny.yaml connection.name=mhc train.steps=100
+
+    Several processes: torchrun --standalone --nproc_per_node=N -m mhcnb train ...
+    """
+    from mhcnb.config import load_config, parse_overrides, run_name
+
+    config = load_config(params, parse_overrides(overrides))
+    out = out or Path("outputs") / run_name(config)
+    from mhcnb.training.launch import as_rank
+    from mhcnb.training.loop import train as run
+
+    with as_rank():
+        summary = run(config, out)
+        if os.environ.get("RANK", "0") == "0":
+            click.echo(f"{out}: {Path(out, 'status.json').read_text()}" if not summary else f"done: {out}")
+
+
+@main.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@OVERRIDES
+def evaluate(run: Path, overrides: tuple[str, ...]) -> None:
+    """Loss, perplexity and accuracy of a run's last checkpoint, as words (stderr) and JSON (stdout)."""
+    from mhcnb.config import parse_overrides
+    from mhcnb.training.evaluate import evaluate_run
+
+    found = evaluate_run(run, parse_overrides(overrides))
+    click.echo(
+        f"{run}: loss {found['loss']:.4f} nats a token (perplexity {found['perplexity']:.2f}); the next token is the "
+        f"most likely one {found['accuracy']:.1%} of the time, among the five most likely {found['top5_accuracy']:.1%}",
+        err=True,
+    )
+    click.echo(json.dumps(found))
+
+
+@main.command()
+@click.argument("runs", nargs=-1, type=click.Path(path_type=Path))
+def show(runs: tuple[Path, ...]) -> None:
+    """A table of runs or sweep folders (default: outputs): losses, speed, memory, time, parameters."""
+    from mhcnb.sweep.collect import collect, table
+
+    click.echo(table(collect(runs or (Path("outputs"),))))
+
+
+@main.command()
+def doctor() -> None:
+    """Check this installation: torch, devices, packages, data, folders."""
+    from mhcnb.doctor import examine
+
+    findings = examine()
+    for finding in findings:
+        click.echo(f"{finding.state:4}  {finding.text}")
+    if any(finding.state == "FAIL" for finding in findings):
+        sys.exit(1)
+
+
+@main.command()
+@click.argument("params", type=click.Path(path_type=Path))
+@OVERRIDES
+@click.option("--out", type=click.Path(path_type=Path), help="Sweep folder; default outputs/<name of the file>.")
+@click.option("--only", metavar="PATTERN", help="Only cells whose name matches, as in '*-large-*'.")
+@click.option("--workers", type=click.IntRange(min=1), help="Cells at a time.")
+@click.option("--retry-failed", is_flag=True, help="Run failed cells again.")
+@click.option("--dry-run", is_flag=True, help="Show the plan and change nothing.")
+def sweep(params: Path, overrides: tuple[str, ...], out: Path | None, **options: Any) -> None:
+    """Run the cells of a sweep file, each a notebook under papermill; what is done is not repeated."""
+    from mhcnb.config import parse_overrides
+    from mhcnb.sweep.run import run_sweep
+
+    sys.exit(run_sweep(params, parse_overrides(overrides), out, **options))
+
+
+CASES = ("step", "reader", "imports")
+
+
+@main.command()
+@click.argument("cases", nargs=-1, type=click.Choice(CASES))
+@click.option("--json", "file", type=click.Path(path_type=Path), help="Write the figures there, too.")
+def bench(cases: tuple[str, ...], file: Path | None) -> None:
+    """Time this machine: ratios measured side by side in one run. Default: all cases."""
+    import importlib
+
+    from mhcnb.bench.measure import table
+
+    timings = [t for case in cases or CASES for t in getattr(importlib.import_module(f"mhcnb.bench.{case}"), case)()]
+    click.echo(table(timings))
+    if file:
+        file.write_text(json.dumps([t._asdict() for t in timings], indent=1) + "\n")
+
+
+@main.group()
+def data() -> None:
+    """Prepare your own text, fetch published shards, check a folder."""
+
+
+@data.command()
+@click.argument("texts", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="A new folder for the shards.")
+@click.option("--tokenizer", type=click.Path(path_type=Path), help="A tokenizers JSON file, instead of a new one.")
+@click.option("--vocab", default=2048, show_default=True, help="Size of the tokenizer trained on the texts.")
+@click.option("--seed", default=0, show_default=True, help="Draws the tenth that is validation.")
+def prepare(texts: tuple[Path, ...], out: Path, tokenizer: Path | None, vocab: int, seed: int) -> None:
+    """Token shards of your own text files; train on them with data.root=OUT."""
+    from mhcnb.data.text import prepare as run
+
+    run(list(texts), out, tokenizer, vocab, seed)
+    click.echo(f"ready: mhcnb train params/gpt/tiny.yaml data.root={out}")
+
+
+@data.command()
+@click.option("--hub", metavar="ID", help="A Hugging Face data set; default kjj0/fineweb10B-gpt2.")
+@click.option("--train-shards", type=int, default=1, show_default=True, help="How many of the hub's training shards.")
+@click.option("--modelscope", metavar="ID", help="A ModelScope data set, instead of the hub.")
+@click.option("--files", multiple=True, metavar="PATTERN", help="Which of its files; default all shards.")
+@click.option("--revision", help="A branch, tag or commit.")
+@click.option("--cache", type=click.Path(path_type=Path), help="Where ModelScope's files are kept between runs.")
+@click.option("--out", type=click.Path(path_type=Path), help="A folder for the files, instead of the cache.")
+def download(
+    hub: str | None,
+    train_shards: int,
+    modelscope: str | None,
+    files: tuple[str, ...],
+    revision: str | None,
+    cache: Path | None,
+    out: Path | None,
+) -> None:
+    """Fetch published token shards (FineWeb10B); what is there already is checked, not fetched again."""
+    from mhcnb.data import download as hubs
+
+    if hub and modelscope:
+        raise click.UsageError("--hub and --modelscope name two sources; give one")
+    at = {"revision": revision} if revision else {}
+    if modelscope:
+        folder = hubs.download_modelscope(modelscope, out=out, cache=cache, patterns=list(files) or None, **at)
+    elif files or cache:
+        raise click.UsageError("--files and --cache go with --modelscope; the hub takes --train-shards and --out")
+    else:
+        folder = hubs.download_hub(hub or hubs.FINEWEB, train_shards=train_shards, out=out, **at)
+    click.echo(f"ready: mhcnb train params/gpt/small.yaml data.root={folder}")
+
+
+@data.command()
+@click.argument("root")
+@click.option("--vocab", type=int, help="Vocabulary of the model; default what meta.json says.")
+def check(root: str, vocab: int | None) -> None:
+    """Read every token of a data folder: formats, lengths, ids, and a file in both splits."""
+    from mhcnb.data.shards import check_all
+
+    click.echo(json.dumps(check_all(root, vocab), indent=1))

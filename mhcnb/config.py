@@ -1,0 +1,234 @@
+"""One object says what a run is: RunConfig, a frozen tree that YAML, the command line and a notebook all fill.
+
+    load_config("params/gpt/tiny.yaml", overrides={"connection.name": "mhc", "train.steps": 50})
+
+`connection`, `model`, `data` and `objective` are chosen by `name`; the class of that name brings its own fields.
+"""
+
+import hashlib
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, field_validator
+
+from mhcnb import registry, yamlfile
+from mhcnb.errors import ConfigError, nearest
+
+log = logging.getLogger(__name__)
+AXIS = {"connection": "connections", "model": "models", "data": "data", "objective": "objectives"}
+
+Positive = Annotated[int, Field(gt=0)]
+Natural = Annotated[int, Field(ge=0)]
+
+
+class Section(BaseModel):
+    """A part of the configuration: frozen, no unknown keys, no silent conversion, no nan or inf."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, validate_default=True)
+
+    @classmethod
+    def presets(cls, values: dict) -> dict:
+        """The fields that other fields fill, and that give way when those change; see ConnectionConfig."""
+        return {}
+
+
+class TrainConfig(Section):
+    """Updates, batches, optimizer. The global batch is micro_batch x accumulation whatever the number of processes."""
+
+    steps: Positive
+    micro_batch: Positive = 16
+    accumulation: Positive = 1
+    lr: Annotated[float, Field(gt=0)]
+    min_lr: Annotated[float, Field(ge=0)] = 0.0
+    warmup: Natural = 0
+    weight_decay: Annotated[float, Field(ge=0)] = 0.1
+    betas: Annotated[tuple[float, float], Field(strict=False)] = (0.9, 0.95)
+    clip: Annotated[float, Field(ge=0)] = 1.0  # 0: no clipping
+    device: str = "auto"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"  # of autocast; auto: see training.device
+    compile: bool = False
+    eval_every: Positive = 100
+    eval_batches: Positive = 8
+
+    @field_validator("betas")
+    @classmethod
+    def _betas(cls, betas: tuple[float, float]) -> tuple[float, float]:
+        if not all(0 <= beta < 1 for beta in betas):
+            raise ValueError(f"both must lie in [0, 1), got {betas}")
+        return betas
+
+    def warnings(self) -> list[str]:
+        """What is allowed but hardly meant."""
+        found = []
+        if self.warmup > self.steps:
+            found.append(f"train.warmup {self.warmup} > train.steps {self.steps}: the rate stays on its ramp")
+        if self.eval_every > self.steps:
+            found.append(
+                f"train.eval_every {self.eval_every} > train.steps {self.steps}: evaluated at start and end only"
+            )
+        if self.min_lr > self.lr:
+            found.append(f"train.min_lr {self.min_lr:g} > train.lr {self.lr:g}: the rate rises after the warm-up")
+        return found
+
+
+class LogConfig(Section):
+    """How often a line of metrics is written."""
+
+    every: Positive = 10
+
+
+class RunConfig(Section):
+    """All that decides a run. `preset` names the file it came from and labels tables; it changes nothing else."""
+
+    preset: str = "custom"
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    connection: SerializeAsAny[Section]
+    model: SerializeAsAny[Section]
+    data: SerializeAsAny[Section]
+    objective: SerializeAsAny[Section]
+    train: TrainConfig
+    log: LogConfig = LogConfig()
+
+    @field_validator(*AXIS, mode="before")
+    @classmethod
+    def _choose(cls, value: Any, info) -> Any:
+        return _section_class(info.field_name, value).model_validate(value) if isinstance(value, dict) else value
+
+    def digest(self) -> str:
+        """SHA-256 of the whole configuration: equal on all ranks of a run, and the identity of a sweep's cell."""
+        return hashlib.sha256(json.dumps(as_dict(self), sort_keys=True).encode()).hexdigest()
+
+
+def run_name(config: RunConfig) -> str:
+    """`<method>-<preset>-s<seed>`: the folder of a run that is not given one."""
+    return f"{config.connection.name}-{config.preset}-s{config.seed}"  # type: ignore[attr-defined]
+
+
+def as_dict(config: Section) -> dict:
+    """The configuration as plain YAML values."""
+    return config.model_dump(mode="json")
+
+
+def load_config(path: str | Path, overrides: Mapping[str, Any] | None = None) -> RunConfig:
+    """A RunConfig from a YAML file and dotted overrides, e.g. {"connection.name": "mhc", "train.lr": 1e-3}.
+
+    A value may be a mapping, which sets each of its keys. Changing a `name` (or a connection's `dialect`) drops the
+    fields that no longer apply, and logs which. Opens no data. Raises ConfigError with key, line and nearest name.
+    """
+    path = Path(path)
+    values, lines = yamlfile.read_mapping(path)
+    values.setdefault("preset", path.stem)
+    given = flatten(overrides or {})
+    for dropped in _drop_stale(values, given):
+        log.warning("%s no longer applies and is dropped", dropped)
+    for key, value in given.items():
+        _assign(values, key, value)
+    return build_config(values, str(path), lines, given)
+
+
+def build_config(values: dict, where: str, lines: Mapping[tuple, int] | None = None, given: Mapping = {}) -> RunConfig:
+    """A RunConfig from a nested mapping. `where` and `lines` are for errors, as is `given`, the overrides."""
+    try:
+        return RunConfig.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError("\n".join(_explain(e, values, where, lines or {}, given) for e in error.errors())) from None
+
+
+def parse_overrides(pairs: tuple[str, ...] | list[str]) -> dict[str, Any]:
+    """{"train.lr": 0.001} of ("train.lr=1e-3",); values are YAML. Raises ConfigError."""
+    result: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, text = pair.partition("=")
+        if not equals or not key:
+            raise ConfigError(f"{pair!r}: expected key=value, as in train.steps=100")
+        if key in result:
+            raise ConfigError(f"{key} is given twice: {result[key]!r} and {text!r}")
+        result[key] = yamlfile.parse(text, pair)[0]
+    return result
+
+
+def flatten(overrides: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Dotted keys to plain values: a mapping as value sets each of its keys."""
+    flat: dict[str, Any] = {}
+    for key, value in overrides.items():
+        if not isinstance(key, str):
+            raise ConfigError(f"override {key!r}: a key is dotted text, as 'train.steps'")
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
+    return flat
+
+
+def _assign(values: dict, key: str, value: Any) -> None:
+    *path, last = key.split(".")
+    for name in path:
+        values = values.setdefault(name, {})
+        if not isinstance(values, dict):
+            raise ConfigError(f"{key}: {name} is a plain value, it has no {last}")
+    values[last] = value
+
+
+def _section_class(section: str, value: Mapping) -> type[Section]:
+    if not isinstance(value.get("name"), str):
+        known = ", ".join(registry.entries(AXIS[section]))
+        raise ConfigError(f"{section}.name is missing or not a name; known: {known}")
+    return registry.load(AXIS[section], value["name"]).Config
+
+
+def _drop_stale(values: dict, given: Mapping[str, Any]) -> list[str]:
+    """Removes from `values` what an override of a name or a dialect makes stale; returns the dotted keys."""
+    dropped = []
+    for section in AXIS:
+        base, name = values.get(section), given.get(f"{section}.name")
+        if not isinstance(base, dict) or not isinstance(name, str | None):
+            continue
+        chosen = base | ({"name": name} if name else {})
+        stale = set(base) - set(_section_class(section, chosen).model_fields) if name else set()
+        dialect = given.get(f"{section}.dialect")
+        if dialect not in (None, base.get("dialect", "")):
+            stale |= set(_section_class(section, chosen).presets(chosen | {"dialect": dialect})) & set(base)
+        for field in sorted(stale):
+            del base[field]
+            dropped.append(f"{section}.{field}")
+    return dropped
+
+
+def _explain(error: Mapping, values: Any, where: str, lines: Mapping[tuple, int], given: Mapping) -> str:
+    """One pydantic error in our words: where, key, got, expected, remedy."""
+    original = error.get("ctx", {}).get("error")
+    if isinstance(original, ConfigError):
+        return str(original)
+    loc = _location(error, values)
+    key = ".".join(str(part) for part in loc)
+    line = lines.get(loc) or lines.get(loc[:-1])
+    overridden = any(f"{name}.".startswith(f"{key}.") for name in given)
+    place = "override" if overridden else f"{where}:{line}" if line else where
+    if error["type"] == "extra_forbidden":
+        return f"{place}: unknown key {key}{nearest(str(loc[-1]), _known(values, loc[:-1]))}"
+    if error["type"] == "missing":
+        return f"{place}: {key} is missing; give it a value"
+    got = error.get("input")
+    if original is not None:  # raised by one of our validators, which name the value
+        return f"{place}: {key}: {original}"
+    message = error["msg"].removeprefix("Input should be ")
+    return f"{place}: {key} = {got!r} ({type(got).__name__}); expected {message}"
+
+
+def _location(error: Mapping, values: Any) -> tuple:
+    """The path of keys: pydantic appends the name of a type where several are possible, as in `int | "auto"`."""
+    loc, node = error["loc"], values
+    for depth, part in enumerate(loc):
+        if not isinstance(node, dict) or part not in node:
+            return loc if error["type"] in ("missing", "extra_forbidden") else loc[: max(depth, 1)]
+        node = node[part]
+    return loc
+
+
+def _known(values: Any, loc: tuple) -> list[str]:
+    """The keys that the section at `loc` may have."""
+    if not loc:
+        return list(RunConfig.model_fields)
+    if loc[0] in AXIS:
+        return list(_section_class(loc[0], values[loc[0]]).model_fields)
+    return list(RunConfig.model_fields[loc[0]].annotation.model_fields)  # type: ignore[union-attr]

@@ -1,0 +1,45 @@
+"""Manifold-constrained hyper-connections (Xie et al. 2025, arXiv 2512.24880, eq. 7-9): res by Sinkhorn–Knopp."""
+
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from mhcnb.config import Positive
+from mhcnb.connections.base import Connection, ConnectionConfig, Maps, logit, unlikely
+from mhcnb.connections.birkhoff import sinkhorn
+
+
+class MHCConfig(ConnectionConfig):
+    """mHC's own fields. `order` names the side that is normalised last and is therefore exact."""
+
+    iterations: Positive = 20
+    order: Literal["rows", "columns"] = "rows"
+    eps: Annotated[float, Field(ge=0)] = 0.0  # added to every sum before dividing by it
+
+
+class MHC(Connection):
+    """pre = σ(·), post = 2σ(·), res = SK(exp(·)): one side sums to one exactly, the other as far as 20 rounds bring it.
+
+    n²(n+2)d + n(n+2) + 3 parameters, + nd with a norm weight.
+    """
+
+    Config = MHCConfig
+
+    @property
+    def exact(self) -> tuple[str, ...]:  # type: ignore[override]
+        return (self.config.order,)
+
+    @property
+    def res_width(self) -> int:
+        """n²: row by row of res, so destination first."""
+        return self.n**2
+
+    def constrain(self, logits: Maps) -> Maps:
+        raw = logits.res.unflatten(-1, (self.n, self.n))
+        res = sinkhorn(raw, self.config.iterations, self.config.order, self.config.eps)
+        return Maps(torch.sigmoid(logits.pre), 2 * torch.sigmoid(logits.post), res)
+
+    def start(self, pre: Tensor, post: Tensor) -> Maps:
+        return Maps(logit(pre), logit(post / 2), unlikely(self.res_width, torch.eye(self.n, dtype=torch.bool)))

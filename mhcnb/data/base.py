@@ -1,0 +1,40 @@
+"""What a data source is to the rest of the kit."""
+
+from typing import Any, ClassVar, Literal
+
+from mhcnb.config import RunConfig, Section
+from mhcnb.models.base import Batch
+from mhcnb.objectives.base import Clock
+
+Split = Literal["train", "val"]
+
+
+class Source:
+    """Opened from a configuration; gives batches as pure functions of (clock, index in the global batch)."""
+
+    Config: ClassVar[type[Section]]
+    vocab_size: int | None  # as the data's meta says; None where nothing says it
+
+    def __init__(self, config: RunConfig) -> None:
+        """Finds and opens the data. Raises DataError before anything slow."""
+        raise NotImplementedError
+
+    @staticmethod
+    def known_vocab_size(config: Any) -> int | None:
+        """The vocabulary where the section `data` alone decides it, without opening anything."""
+        return None
+
+    def check(self, config: RunConfig) -> None:
+        """The data against the final configuration (vocabulary, lengths). Raises DataError."""
+
+    def train_batch(self, clock: Clock, first: int, count: int) -> Batch:
+        """Rows first .. first + count of the global batch of this step."""
+        raise NotImplementedError
+
+    def evaluation_batch(self, split: Split, first: int, count: int, total: int) -> Batch:
+        """Rows first .. first + count of the `total` fixed ones of a split: the same for every method and seed."""
+        raise NotImplementedError
+
+    def describe(self) -> dict[str, Any]:
+        """What was found, as plain values for env.json: format, files, tokens, digests."""
+        raise NotImplementedError

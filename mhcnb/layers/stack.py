@@ -1,0 +1,39 @@
+"""expand -> sites -> reduce: the span in which the state is n streams."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mhcnb import registry
+from mhcnb.connections.base import Ends
+from mhcnb.layers.site import Site
+
+Branches = Mapping[str, tuple[nn.Module, nn.Module | None]]  # label -> (branch, its norm)
+
+
+class Stack(nn.Module):
+    """Blocks of named branches, each behind its own connection. Sites are counted over the stack, so that the
+    attention of block i has index 2i and its MLP 2i + 1; they are named `{stack}.{i}.{label}`."""
+
+    def __init__(self, connection: Any, d: int, blocks: Sequence[Branches], generator: torch.Generator) -> None:
+        super().__init__()
+        make, index = registry.load("connections", connection.name), 0
+        self.depth = len(blocks)
+        for i, branches in enumerate(blocks):
+            block = nn.ModuleDict()
+            for label, (branch, norm) in branches.items():
+                rule = make(connection, connection.streams, d, index, generator)
+                block[label] = Site(rule, branch, norm)
+                index += 1
+            self.add_module(str(i), block)
+        self.ends = Ends(connection)
+
+    def forward(self, x: Tensor, norm: Callable[[Tensor], Tensor], **context: Any) -> Tensor:
+        """x [*b, d] through all sites and the final norm, [*b, d]."""
+        X = self.ends.expand(x)
+        for i in range(self.depth):
+            for site in self.get_submodule(str(i)).values():  # type: ignore[operator]
+                X = site(X, **context)
+        return self.ends.reduce(X, norm)

@@ -1,0 +1,215 @@
+"""The run folder: the contract between training, which writes it, and everything that reads.
+
+    config.yaml status.json results.jsonl summary.json env.json figures/ logs/ checkpoints/step-N/ control/
+
+`status.json` is the truth about a run: not an exit code, not a notebook.
+"""
+
+import json
+import os
+import platform
+import re
+import socket
+import time
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from mhcnb import yamlfile
+from mhcnb.config import RunConfig, as_dict, build_config
+from mhcnb.errors import CheckpointError, RunError
+
+STATES = ("starting", "running", "done", "stopped", "failed", "diverged")
+NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._=,-]{0,99}")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """The whole file or the old one: written beside it, then renamed."""
+    part = path.with_name(f".{path.name}.part")
+    part.write_text(json.dumps(value, indent=1, default=str) + "\n", encoding="utf-8")
+    part.replace(path)
+
+
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
+    """The records of a file that may still be growing: a torn last line is left out, one in the middle is an error."""
+    lines = path.read_text(encoding="utf-8").split("\n") if path.is_file() else []
+    records = []
+    for number, line in enumerate(lines, 1):
+        try:
+            if line.strip():
+                records.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            if any(rest.strip() for rest in lines[number:]):
+                raise RunError(f"{path}:{number}: not a record ({error.msg})") from error
+    return records
+
+
+class Run:
+    """A run folder, for reading; `Run.create` gives one to write."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.name = self.path.name
+
+    @classmethod
+    def open(cls, path: str | Path) -> "Run":
+        """An existing run. Raises RunError where the folder is not one."""
+        run = cls(path)
+        if not (run.path / "config.yaml").is_file():
+            raise RunError(
+                f"{path} is not a run folder: it has no config.yaml; `mhcnb train PARAMS --out {path}` makes one"
+            )
+        return run
+
+    @classmethod
+    def create(cls, path: str | Path, config: RunConfig) -> "Run":
+        """A folder to train in, locked against a second writer until this process ends.
+
+        One without a checkpoint is started over, its old lines kept aside; one with a checkpoint is refused.
+        """
+        run = cls(path)
+        if not NAME.fullmatch(run.path.resolve().name):
+            raise RunError(f"{run.path.name!r} is no name for a run: letters, digits and . _ = , - only, at most 100")
+        run.require_new()
+        try:
+            run.path.mkdir(parents=True, exist_ok=True)
+            run._lock()
+            run._set_aside()
+            (run.path / "config.yaml").write_text(yamlfile.dump(as_dict(config)), encoding="utf-8")
+        except OSError as error:
+            raise RunError(
+                f"cannot write to {path}: {error.strerror} (errno {error.errno}); give another --out"
+            ) from error
+        run.set_status("starting", 0)
+        return run
+
+    def require_new(self) -> None:
+        """Raises RunError where training here would put a checkpoint at risk."""
+        if self.checkpoints():
+            status = self.status()
+            raise RunError(
+                f"{self.path} holds a run with checkpoints (state: {status.get('state')}, step {status.get('step')}); "
+                "nothing was changed. Give another --out, or move the folder away"
+            )
+
+    def _lock(self) -> None:
+        self._held = FileLock(self.path / ".lock")
+        try:
+            self._held.acquire(timeout=0)
+        except Timeout:
+            owner = self.status()
+            raise RunError(
+                f"{self.path} is being written by process {owner.get('pid')} on {owner.get('host')} "
+                f"(state {owner.get('state')}); wait for it, stop it, or give another --out"
+            ) from None
+
+    def release(self) -> None:
+        """Lets go of the lock of `create`."""
+        if hasattr(self, "_held"):
+            self._held.release()
+
+    def _set_aside(self) -> None:
+        for name in ("results.jsonl", "summary.json"):
+            old = self.path / name
+            if old.exists():
+                attempt = 1
+                while (kept := old.with_suffix(f".{attempt}{old.suffix}")).exists():
+                    attempt += 1
+                old.rename(kept)
+        (self.path / "control" / "stop").unlink(missing_ok=True)
+
+    # writing, by rank 0 alone --------------------------------------------------------------------------------------
+
+    def set_status(self, state: str, step: int, reason: str = "") -> None:
+        """Writes status.json; `state` is one of STATES."""
+        assert state in STATES, state
+        status = dict(state=state, step=step, reason=reason, heartbeat=time.time(), pid=os.getpid())
+        write_json(self.path / "status.json", status | {"host": socket.gethostname()})
+
+    def append(self, record: dict[str, Any]) -> None:
+        """One whole line to results.jsonl."""
+        with (self.path / "results.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+
+    def write_env(self, extra: dict[str, Any]) -> None:
+        """What ran where: versions, host, and what the caller adds. No environment variables: they may hold secrets."""
+        import torch
+
+        import mhcnb
+
+        env = dict(mhcnb=mhcnb.__version__, torch=torch.__version__, python=platform.python_version())
+        env |= dict(platform=platform.platform(), host=socket.gethostname(), cpus=os.cpu_count(), pid=os.getpid())
+        write_json(self.path / "env.json", env | extra)
+
+    def write_summary(self, summary: dict[str, Any]) -> None:
+        """Writes summary.json."""
+        write_json(self.path / "summary.json", summary)
+
+    # requests from outside, read at a step boundary ----------------------------------------------------------------
+
+    def request(self, what: str) -> None:
+        """Asks the training process to `stop` at the next step boundary."""
+        (self.path / "control").mkdir(exist_ok=True)
+        (self.path / "control" / what).touch()
+
+    def requested(self, what: str) -> bool:
+        """Whether that was asked for."""
+        return (self.path / "control" / what).exists()
+
+    # reading -------------------------------------------------------------------------------------------------------
+
+    @property
+    def config(self) -> RunConfig:
+        """The whole configuration of the run."""
+        values, lines = yamlfile.read_mapping(self.path / "config.yaml")
+        return build_config(values, str(self.path / "config.yaml"), lines)
+
+    def status(self) -> dict[str, Any]:
+        """{state, step, reason, heartbeat, pid, host}, or {} where none was written."""
+        return self._json("status.json")
+
+    def summary(self) -> dict[str, Any]:
+        """The final figures, or {} for a run that has not ended."""
+        return self._json("summary.json")
+
+    def env(self) -> dict[str, Any]:
+        """What ran where, and what was found of the data."""
+        return self._json("env.json")
+
+    def _json(self, name: str) -> dict[str, Any]:
+        path = self.path / name
+        try:
+            return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        except json.JSONDecodeError as error:
+            raise RunError(f"{path}:{error.lineno}: not valid JSON: {error.msg}") from error
+
+    def results(self, kind: str | None = None) -> list[dict[str, Any]]:
+        """The records of results.jsonl, of one type (train, eval) or all."""
+        records = read_jsonl(self.path / "results.jsonl")
+        return [record for record in records if kind in (None, record.get("type"))]
+
+    def checkpoints(self) -> list[Path]:
+        """Checkpoint folders, oldest first."""
+        return sorted((self.path / "checkpoints").glob("step-*"))
+
+    def last_checkpoint(self) -> Path:
+        """The newest checkpoint. Raises CheckpointError where there is none."""
+        found = self.checkpoints()
+        if not found:
+            state = self.status().get("state", "never started")
+            raise CheckpointError(f"{self.path} has no checkpoint (state: {state}); train it to a first save")
+        return found[-1]
+
+    @property
+    def figures(self) -> Path:
+        """The folder for pictures, made when asked for."""
+        path = self.path / "figures"
+        path.mkdir(exist_ok=True)
+        return path
+
+
+def find_runs(folder: str | Path) -> list[Run]:
+    """All run folders at or below a folder, by path; not the unfinished attempts that a sweep has put aside."""
+    configs = sorted(Path(folder).rglob("config.yaml"))
+    return [Run(path.parent) for path in configs if path.parent.parent.name not in ("checkpoints", "aside")]

@@ -1,0 +1,124 @@
+"""The process group: who am I, sum over all, tell all. One process needs none of it and pays nothing."""
+
+import datetime
+import os
+from typing import Any, NamedTuple
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from mhcnb.config import RunConfig
+from mhcnb.errors import ConfigError, RunError
+
+TIMEOUT = datetime.timedelta(seconds=300)
+
+
+class World(NamedTuple):
+    """rank of size processes; `local` counts within a machine and chooses the device."""
+
+    rank: int = 0
+    size: int = 1
+    local: int = 0
+
+
+ONE = World()
+
+
+class Share(NamedTuple):
+    """What one process does of a global batch: `steps` micro-batches of `size` rows, the first at row `first`,
+    each next one `stride` rows on."""
+
+    first: int
+    size: int
+    steps: int
+    stride: int
+
+
+def world_from_env() -> World:
+    """As torchrun says it, or one process. Raises ConfigError where it says half of it."""
+    found = {name: os.environ.get(name) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
+    missing = [name for name, value in found.items() if value is None]
+    if len(missing) == len(found):
+        return ONE
+    if missing:
+        given = ", ".join(f"{name}={value}" for name, value in found.items() if value is not None)
+        raise ConfigError(
+            f"{given} is set but {', '.join(missing)} is not; start several processes with "
+            "`torchrun --standalone --nproc_per_node=N -m mhcnb train ...`, or unset it for one"
+        )
+    return World(*(int(value) for value in found.values() if value is not None))
+
+
+def share(config: RunConfig, world: World) -> Share:
+    """accumulation / size micro-batches each, or equal slices of the only one. Raises ConfigError otherwise."""
+    micro, accumulation = config.train.micro_batch, config.train.accumulation
+    if accumulation % world.size == 0:
+        steps = accumulation // world.size
+        return Share(world.rank * micro, micro, steps, world.size * micro)
+    if accumulation == 1 and micro % world.size == 0:
+        size = micro // world.size
+        return Share(world.rank * size, size, 1, micro)
+    name, value = ("micro_batch", micro) if accumulation == 1 else ("accumulation", accumulation)
+    below, above = value // world.size * world.size, -(-value // world.size) * world.size
+    valid = f"{below} or {above}" if below else str(above)
+    raise ConfigError(
+        f"a global batch of train.micro_batch {micro} x train.accumulation {accumulation} cannot be shared by "
+        f"{world.size} processes: {value} is not divisible by {world.size}; nearest train.{name}: {valid}"
+    )
+
+
+def connect(world: World, device: torch.device) -> None:
+    """Joins the process group: gloo for the CPU, and beside the accelerator's own for small agreements."""
+    if world.size == 1:
+        return
+    backend = dist.get_default_backend_for_device(device)
+    dist.init_process_group("gloo" if backend == "gloo" else f"cpu:gloo,{device.type}:{backend}", timeout=TIMEOUT)
+
+
+def disconnect() -> None:
+    """Leaves the process group."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def barrier() -> None:
+    """Waits for all."""
+    if dist.is_initialized():
+        dist.all_reduce(torch.zeros(1))
+
+
+def sum_over_ranks(values: Tensor) -> Tensor:
+    """The sum of `values` over all processes, on every one."""
+    if dist.is_initialized():
+        dist.all_reduce(values)
+    return values
+
+
+def any_rank(flag: bool) -> bool:
+    """Whether any process says so; the same answer on all."""
+    if not dist.is_initialized():
+        return flag
+    answer = torch.tensor(float(flag))
+    dist.all_reduce(answer, dist.ReduceOp.MAX)
+    return bool(answer)
+
+
+def from_rank_zero(value: Any) -> Any:
+    """Rank 0's value on all."""
+    if not dist.is_initialized():
+        return value
+    box = [value]
+    dist.broadcast_object_list(box, src=0, device=torch.device("cpu"))
+    return box[0]
+
+
+def require_equal(config: RunConfig) -> None:
+    """Raises RunError on all ranks where their configurations differ."""
+    if not dist.is_initialized():
+        return
+    digests: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(digests, config.digest())
+    if len(set(digests)) > 1:
+        listed = ", ".join(f"rank {rank}: {digest[:12]}" for rank, digest in enumerate(digests))
+        raise RunError(f"the processes were started with different configurations ({listed}); give all the same")

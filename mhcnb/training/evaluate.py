@@ -1,0 +1,70 @@
+"""Metrics over fixed batches, the same for every method, shared out over the ranks."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mhcnb import registry
+from mhcnb.config import RunConfig, as_dict, build_config, flatten
+from mhcnb.data.base import Source, Split
+from mhcnb.errors import ConfigError
+from mhcnb.models.base import Model
+from mhcnb.objectives.base import Objective
+from mhcnb.training.distributed import ONE, World, sum_over_ranks
+
+
+@torch.no_grad()
+def evaluate(
+    model: Model,
+    objective: Objective,
+    source: Source,
+    split: Split,
+    config: RunConfig,
+    device: torch.device,
+    world: World = ONE,
+    dtype: torch.dtype = torch.float32,
+) -> dict[str, float]:
+    """{metric: mean} over eval_batches x micro_batch fixed rows of a split."""
+    size = config.train.micro_batch
+    total, sums = size * config.train.eval_batches, {}
+    was_training = model.training
+    model.eval()
+    for first in range(world.rank * size, total, world.size * size):
+        batch = {k: v.to(device) for k, v in source.evaluation_batch(split, first, size, total).items()}
+        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+            found = objective.evaluate(model, batch)
+        for name, pair in found.items():
+            both = torch.stack([value.cpu().double() for value in pair])
+            sums[name] = sums.get(name, 0) + both
+    model.train(was_training)
+    # a rank may have had no batch at all, so the names come from the objective
+    table = torch.stack([sums.get(name, torch.zeros(2, dtype=torch.float64)) for name in objective.metrics])
+    return {name: float(s / c) for name, (s, c) in zip(objective.metrics, sum_over_ranks(table), strict=True)}
+
+
+def evaluate_run(path: str | Path, overrides: dict[str, Any]) -> dict[str, Any]:
+    """Metrics of a run's last checkpoint on its validation data, or on other data (`data.root` in overrides)."""
+    from mhcnb.training.checkpoint import load_model
+    from mhcnb.training.launch import choose_device
+
+    model, trained = load_model(path)
+    given = flatten(overrides)
+    foreign = [key for key in given if not key.startswith(("data.", "train.eval_batches", "train.micro_batch"))]
+    if foreign:
+        raise ConfigError(
+            f"evaluate takes data.*, train.eval_batches and train.micro_batch, not {', '.join(foreign)}: "
+            "the model is the run's own"
+        )
+    values = as_dict(trained)
+    for key, value in given.items():
+        section, _, field = key.partition(".")
+        values[section][field] = value
+    config = build_config(values, str(path), given=given)
+    source = registry.load("data", config.data.name)(config)
+    source.check(config)
+    device = choose_device(config, ONE)
+    objective = registry.load("objectives", config.objective.name)(config.objective)
+    metrics = evaluate(model.to(device), objective, source, "val", config, device)
+    return metrics | {"perplexity": math.exp(metrics["loss"])}

@@ -1,0 +1,165 @@
+"""Devices, and ranks from a notebook: with connections.ops the only place that may name CUDA."""
+
+import os
+import signal
+import sys
+import threading
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mhcnb.config import RunConfig, as_dict, build_config
+from mhcnb.errors import ConfigError, MhcnbError, RunError
+from mhcnb.run import Run
+from mhcnb.training.distributed import World
+
+# dense bf16 matrix FLOP/s by a part of the device's name, as the makers state them
+PEAKS = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "4090": 165e12, "3090": 71e12, "V100": 125e12}
+
+
+def choose_device(config: RunConfig, world: World) -> torch.device:
+    """The device of this process. Raises ConfigError where the configured one, or one for each rank, is not there."""
+    found = torch.accelerator.current_accelerator(check_available=True)
+    name = config.train.device if config.train.device != "auto" else found.type if found else "cpu"
+    if name == "cpu":
+        return torch.device("cpu")
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "not set")
+    count = torch.accelerator.device_count() if found and found.type == name else 0
+    if count == 0:
+        raise ConfigError(
+            f"train.device is {name}, but this process sees no such device (devices: "
+            f"{found.type if found else 'cpu'}; CUDA_VISIBLE_DEVICES {visible}); use train.device=auto"
+        )
+    if world.local >= count:
+        raise ConfigError(
+            f"local rank {world.local} has no device: {count} {name} device(s) are visible (CUDA_VISIBLE_DEVICES "
+            f"{visible}); start at most {count} processes on this machine"
+        )
+    torch.accelerator.set_device_index(world.local)
+    return torch.device(name, world.local)
+
+
+def autocast_dtype(config: RunConfig, device: torch.device) -> torch.dtype:
+    """The type of autocast: auto is float32 on a CPU, else bfloat16 where there is one, else float16."""
+    has_bf16 = device.type != "cuda" or torch.cuda.is_bf16_supported(including_emulation=False)
+    name = config.train.dtype
+    if name == "auto":
+        name = "float32" if device.type == "cpu" else "bfloat16" if has_bf16 else "float16"
+    if name == "float16" and device.type == "cpu":
+        raise ConfigError("train.dtype float16 needs CUDA; on a CPU use float32 or bfloat16")
+    if name == "bfloat16" and not has_bf16:
+        raise ConfigError("train.dtype bfloat16: this GPU has none; use float16 or float32")
+    return getattr(torch, name)
+
+
+def peak_flops(device: torch.device) -> float | None:
+    """The device's bf16 peak in FLOP/s, where it is known."""
+    if device.type != "cuda":
+        return None
+    name = torch.cuda.get_device_name(device)
+    return next((peak for part, peak in PEAKS.items() if part in name), None)
+
+
+def peak_memory_gb(device: torch.device) -> float:
+    """The most memory this process held: allocated on an accelerator, resident on a CPU. In 10⁹ bytes."""
+    if device.type == "cpu":
+        import resource
+
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # kB on Linux, bytes on macOS
+        return peak / 1e9 if sys.platform == "darwin" else peak * 1024 / 1e9
+    return torch.accelerator.max_memory_allocated(device) / 1e9
+
+
+def run_ranks(config: RunConfig, out: Path, processes: int) -> None:
+    """Trains on `processes` ranks of this machine, started from here, and waits. Raises RunError with the reason.
+
+    For notebooks: the ranks are spawned (CUDA does not survive a fork) and die with the process that started them.
+    """
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    launch = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=processes,
+        run_id=uuid.uuid4().hex,
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        max_restarts=0,
+        monitor_interval=0.2,
+        start_method="spawn",
+    )
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
+    try:
+        with _own_handlers():
+            elastic_launch(launch, _rank)(as_dict(config), str(out))
+    except SignalException as error:
+        raise KeyboardInterrupt(str(error)) from error
+    except ChildFailedError as error:
+        reason = Run(out).status().get("reason") or str(error)
+        raise RunError(f"a rank of {out} failed: {reason}; see {out}/logs") from error
+
+
+@contextmanager
+def _own_handlers() -> Iterator[None]:
+    """The launcher leaves its signal handlers behind: put back the caller's."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _rank(config: dict[str, Any], out: str) -> None:
+    """One spawned rank."""
+    from mhcnb.training.loop import train
+
+    die_with_parent()
+    try:
+        train(build_config(config, "the notebook"), Path(out))
+    except MhcnbError as error:
+        raise SystemExit(f"{type(error).__name__}: {error}") from None
+
+
+def die_with_parent() -> None:
+    """Asks Linux to end this process when its launcher is gone, whatever killed it: a rank must not train on alone."""
+    import ctypes
+
+    if sys.platform == "linux":
+        pr_set_pdeathsig = 1
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+
+
+@contextmanager
+def as_rank() -> Iterator[None]:
+    """Around the work of a process that torchrun started; nothing in any other.
+
+    It dies with its launcher, and leaves without the interpreter's clean-up: with gloo that aborts now and then
+    after a run that went well.
+    """
+    ranked = "TORCHELASTIC_RUN_ID" in os.environ
+    if ranked:
+        die_with_parent()
+    try:
+        yield
+    except KeyboardInterrupt:
+        if ranked:
+            _leave(130)
+        raise
+    if ranked:
+        _leave(0)
+
+
+def _leave(code: int) -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

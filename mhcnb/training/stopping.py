@@ -1,0 +1,49 @@
+"""Stopping at a step boundary: Ctrl-C, SIGTERM, or a request in the run folder."""
+
+import signal
+import threading
+import time
+from types import FrameType
+from typing import Any
+
+from mhcnb.run import Run
+
+SAME_S = 2.0  # a launcher passes on what its ranks got from the terminal already: one request, not two
+
+
+class Stopper:
+    """While entered, the first SIGINT or SIGTERM only notes that a stop is asked for; a second one acts at once."""
+
+    def __init__(self, run: Run) -> None:
+        self.run, self.reason, self._signal, self._since = run, "", 0, 0.0
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> "Stopper":
+        if threading.current_thread() is threading.main_thread():
+            self._before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        now = time.monotonic()
+        if self._signal and now - self._since < SAME_S:
+            return
+        if self._signal:
+            raise KeyboardInterrupt(f"second {signal.Signals(number).name}")
+        self._signal, self._since = number, now
+        self.reason = f"asked by {signal.Signals(number).name}"
+        print(f"\n{signal.Signals(number).name}: stopping after this step; once more to stop at once", flush=True)
+
+    def asked(self) -> bool:
+        """Whether to stop after this step."""
+        if not self.reason and self.run.requested("stop"):
+            self.reason = "asked by control/stop"
+        return bool(self.reason)
+
+    def pass_on(self) -> None:
+        """An interrupt stops the caller too (a notebook, a shell loop), once the run is safe."""
+        if self._signal:
+            raise KeyboardInterrupt(self.reason)
