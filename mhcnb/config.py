@@ -12,27 +12,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, field_validator
+from pydantic import Field, SerializeAsAny, field_validator
 
 from mhcnb import registry, yamlfile
-from mhcnb.errors import ConfigError, nearest
+from mhcnb.errors import ConfigError
+from mhcnb.section import Named, Natural, Positive, Section
 
 log = logging.getLogger(__name__)
 AXIS = {"connection": "connections", "model": "models", "data": "data", "objective": "objectives"}
-
-Positive = Annotated[int, Field(gt=0)]
-Natural = Annotated[int, Field(ge=0)]
-
-
-class Section(BaseModel):
-    """A part of the configuration: frozen, no unknown keys, no silent conversion, no nan or inf."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, validate_default=True)
-
-    @classmethod
-    def presets(cls, values: dict) -> dict:
-        """The fields that other fields fill, and that give way when those change; see ConnectionConfig."""
-        return {}
 
 
 class TrainConfig(Section):
@@ -85,10 +72,10 @@ class RunConfig(Section):
 
     preset: str = "custom"
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
-    connection: SerializeAsAny[Section]
-    model: SerializeAsAny[Section]
-    data: SerializeAsAny[Section]
-    objective: SerializeAsAny[Section]
+    connection: SerializeAsAny[Named]
+    model: SerializeAsAny[Named]
+    data: SerializeAsAny[Named]
+    objective: SerializeAsAny[Named]
     train: TrainConfig
     log: LogConfig = LogConfig()
 
@@ -97,6 +84,13 @@ class RunConfig(Section):
     def _choose(cls, value: Any, info) -> Any:
         return _section_class(info.field_name, value).model_validate(value) if isinstance(value, dict) else value
 
+    @classmethod
+    def keys_at(cls, loc: tuple, values: Any) -> list[str]:
+        if not loc:
+            return list(cls.model_fields)
+        chosen = _section_class(loc[0], values[loc[0]]) if loc[0] in AXIS else cls.model_fields[loc[0]].annotation
+        return list(chosen.model_fields)  # type: ignore[union-attr]
+
     def digest(self) -> str:
         """SHA-256 of the whole configuration: equal on all ranks of a run, and the identity of a sweep's cell."""
         return hashlib.sha256(json.dumps(as_dict(self), sort_keys=True).encode()).hexdigest()
@@ -104,7 +98,7 @@ class RunConfig(Section):
 
 def run_name(config: RunConfig) -> str:
     """`<method>-<preset>-s<seed>`: the folder of a run that is not given one."""
-    return f"{config.connection.name}-{config.preset}-s{config.seed}"  # type: ignore[attr-defined]
+    return f"{config.connection.name}-{config.preset}-s{config.seed}"
 
 
 def as_dict(config: Section) -> dict:
@@ -130,11 +124,8 @@ def load_config(path: str | Path, overrides: Mapping[str, Any] | None = None) ->
 
 
 def build_config(values: dict, where: str, lines: Mapping[tuple, int] | None = None, given: Mapping = {}) -> RunConfig:
-    """A RunConfig from a nested mapping. `where` and `lines` are for errors, as is `given`, the overrides."""
-    try:
-        return RunConfig.model_validate(values)
-    except ValidationError as error:
-        raise ConfigError("\n".join(_explain(e, values, where, lines or {}, given) for e in error.errors())) from None
+    """A RunConfig from a nested mapping; see Section.build."""
+    return RunConfig.build(values, where, lines, given)
 
 
 def parse_overrides(pairs: tuple[str, ...] | list[str]) -> dict[str, Any]:
@@ -169,7 +160,7 @@ def _assign(values: dict, key: str, value: Any) -> None:
     values[last] = value
 
 
-def _section_class(section: str, value: Mapping) -> type[Section]:
+def _section_class(section: str, value: Mapping) -> type[Named]:
     if not isinstance(value.get("name"), str):
         known = ", ".join(registry.entries(AXIS[section]))
         raise ConfigError(f"{section}.name is missing or not a name; known: {known}")
@@ -192,43 +183,3 @@ def _drop_stale(values: dict, given: Mapping[str, Any]) -> list[str]:
             del base[field]
             dropped.append(f"{section}.{field}")
     return dropped
-
-
-def _explain(error: Mapping, values: Any, where: str, lines: Mapping[tuple, int], given: Mapping) -> str:
-    """One pydantic error in our words: where, key, got, expected, remedy."""
-    original = error.get("ctx", {}).get("error")
-    if isinstance(original, ConfigError):
-        return str(original)
-    loc = _location(error, values)
-    key = ".".join(str(part) for part in loc)
-    line = lines.get(loc) or lines.get(loc[:-1])
-    overridden = any(f"{name}.".startswith(f"{key}.") for name in given)
-    place = "override" if overridden else f"{where}:{line}" if line else where
-    if error["type"] == "extra_forbidden":
-        return f"{place}: unknown key {key}{nearest(str(loc[-1]), _known(values, loc[:-1]))}"
-    if error["type"] == "missing":
-        return f"{place}: {key} is missing; give it a value"
-    got = error.get("input")
-    if original is not None:  # raised by one of our validators, which name the value
-        return f"{place}: {key}: {original}"
-    message = error["msg"].removeprefix("Input should be ")
-    return f"{place}: {key} = {got!r} ({type(got).__name__}); expected {message}"
-
-
-def _location(error: Mapping, values: Any) -> tuple:
-    """The path of keys: pydantic appends the name of a type where several are possible, as in `int | "auto"`."""
-    loc, node = error["loc"], values
-    for depth, part in enumerate(loc):
-        if not isinstance(node, dict) or part not in node:
-            return loc if error["type"] in ("missing", "extra_forbidden") else loc[: max(depth, 1)]
-        node = node[part]
-    return loc
-
-
-def _known(values: Any, loc: tuple) -> list[str]:
-    """The keys that the section at `loc` may have."""
-    if not loc:
-        return list(RunConfig.model_fields)
-    if loc[0] in AXIS:
-        return list(_section_class(loc[0], values[loc[0]]).model_fields)
-    return list(RunConfig.model_fields[loc[0]].annotation.model_fields)  # type: ignore[union-attr]

@@ -16,8 +16,8 @@ import torch
 from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
 
-from mhcnb.config import Section
 from mhcnb.connections import ops
+from mhcnb.section import Named
 
 Branch = Callable[..., Tensor]  # [*b, d] -> [*b, d]
 
@@ -38,10 +38,9 @@ DIALECTS: dict[str, dict[str, Any]] = {
 }
 
 
-class ConnectionConfig(Section):
+class ConnectionConfig(Named):
     """Fields that every method with streams has. `dialect` fills those that are not given; all are written out."""
 
-    name: str
     dialect: Literal["paper", "mhc_lite"] = "paper"
     streams: Annotated[int, Field(ge=1)] = 4
     init: Literal["method", "exact_residual"] = "exact_residual"
@@ -88,7 +87,7 @@ class Connection(nn.Module):
     gates: which learned gate scales pre, post and res.
     """
 
-    Config: ClassVar[type[Section]] = ConnectionConfig
+    Config: ClassVar[type[Named]] = ConnectionConfig
     norm: ClassVar[str] = "joint"
     gates: ClassVar[tuple[int, int, int]] = (0, 1, 2)
     exact: ClassVar[tuple[str, ...]] = ()  # the sides of res that sum to one to rounding, whatever the input

@@ -6,9 +6,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from mhcnb.config import Positive
 from mhcnb.connections.base import Connection, ConnectionConfig, Maps, logit, unlikely
 from mhcnb.connections.birkhoff import sinkhorn
+from mhcnb.section import Positive
 
 
 class MHCConfig(ConnectionConfig):

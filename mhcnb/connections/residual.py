@@ -5,11 +5,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from mhcnb.config import Section
 from mhcnb.connections.base import Branch, Connection, Maps
+from mhcnb.section import Named
 
 
-class ResidualConfig(Section):
+class ResidualConfig(Named):
     """Nothing to choose. One stream, so every way of reducing is the same."""
 
     name: str = "residual"

@@ -2,9 +2,10 @@
 
 from typing import Any, ClassVar, Literal
 
-from mhcnb.config import RunConfig, Section
+from mhcnb.config import RunConfig
 from mhcnb.models.base import Batch
 from mhcnb.objectives.base import Clock
+from mhcnb.section import Named
 
 Split = Literal["train", "val"]
 
@@ -12,7 +13,7 @@ Split = Literal["train", "val"]
 class Source:
     """Opened from a configuration; gives batches as pure functions of (clock, index in the global batch)."""
 
-    Config: ClassVar[type[Section]]
+    Config: ClassVar[type[Named]]
     vocab_size: int | None  # as the data's meta says; None where nothing says it
 
     def __init__(self, config: RunConfig) -> None:

@@ -2,7 +2,7 @@
 
 import queue
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from typing import NamedTuple
 
 import torch
@@ -22,7 +22,7 @@ class Plan(NamedTuple):
     count: int
 
 
-def prefetch(source: Source, seed: int, plans: Iterable[Plan], device: torch.device) -> Iterator[Batch]:
+def prefetch(source: Source, seed: int, plans: Iterable[Plan], device: torch.device) -> Generator[Batch]:
     """The training batches of `plans`, in order, on the CPU; in pinned memory where `device` can copy from it.
 
     What reading raises is raised here, at its place in the order. Closing the iterator ends the thread.

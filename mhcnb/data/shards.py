@@ -7,18 +7,19 @@ import numpy as np
 import torch
 from pydantic import model_validator
 
-from mhcnb.config import RunConfig, Section
+from mhcnb.config import RunConfig
 from mhcnb.data import corpus, layout
 from mhcnb.data.base import Source, Split
 from mhcnb.data.tokens import Tokens, mix, unigram_entropy
 from mhcnb.errors import DataError
 from mhcnb.models.base import Batch
 from mhcnb.objectives.base import Clock
+from mhcnb.section import Named
 
 EDGES = 1 << 19  # tokens of each end of a training shard that are checked before a run: a megabyte of uint16
 
 
-class ShardsConfig(Section):
+class ShardsConfig(Named):
     """Where the tokens are. A ModelScope id as root is fetched first, into `cache`."""
 
     name: str = "shards"

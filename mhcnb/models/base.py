@@ -7,9 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from mhcnb import registry
-from mhcnb.config import RunConfig, Section
+from mhcnb.config import RunConfig
 from mhcnb.connections.base import Connection
 from mhcnb.errors import ConfigError
+from mhcnb.section import Named
 
 Batch = dict[str, Tensor]  # language: inputs, targets [b, t], -100 ignored; documents [b, t] where packed
 
@@ -31,7 +32,7 @@ class Output(NamedTuple):
 class Model(nn.Module):
     """A backbone whose branches sit behind sites. It gives an Output, never a loss."""
 
-    Config: ClassVar[type[Section]]
+    Config: ClassVar[type[Named]]
 
     def initial_carry(self, batch: Batch, generator: torch.Generator | None = None) -> Any:
         """State before the first segment; None for models without one."""

@@ -7,17 +7,17 @@ import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from mhcnb.config import Positive, Section
 from mhcnb.layers.attention import CausalAttention, documents_mask, positions_within
 from mhcnb.layers.linear import embedding
 from mhcnb.layers.mlp import GELUMLP
 from mhcnb.layers.stack import Stack
 from mhcnb.models.base import Batch, Model, Output
+from mhcnb.section import Named, Positive
 
 STD = 0.02
 
 
-class GPTConfig(Section):
+class GPTConfig(Named):
     """Sizes of a GPT. `vocab_size: auto` is the vocabulary of the data, rounded up to 64."""
 
     name: str = "gpt"

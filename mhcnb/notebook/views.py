@@ -144,7 +144,7 @@ def _record(member: Member, rows: int) -> tuple[list[Record], int]:
 
 def _validation(config: RunConfig, rows: int) -> Batch:
     """The first of the windows that the run was evaluated on: the same for every method and seed."""
-    source = registry.load("data", config.data.name)(config)  # type: ignore[attr-defined]
+    source = registry.load("data", config.data.name)(config)
     total = config.train.micro_batch * config.train.eval_batches
     return source.evaluation_batch("val", 0, min(rows, total), total)
 

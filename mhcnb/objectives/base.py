@@ -4,8 +4,8 @@ from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor
 
-from mhcnb.config import Section
 from mhcnb.models.base import Batch, Model
+from mhcnb.section import Named
 
 
 class Clock(NamedTuple):
@@ -27,7 +27,7 @@ class Step(NamedTuple):
 class Objective:
     """Turns one micro-batch into a Step. `model` may be wrapped (DDP, compiled)."""
 
-    Config: ClassVar[type[Section]]
+    Config: ClassVar[type[Named]]
     metrics: ClassVar[tuple[str, ...]]  # what `evaluate` gives
 
     def __init__(self, config: Any) -> None:

@@ -6,14 +6,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mhcnb.config import Section
 from mhcnb.models.base import Batch, Model
 from mhcnb.objectives.base import Clock, Objective, Step
+from mhcnb.section import Named
 
 IGNORED = -100
 
 
-class LMConfig(Section):
+class LMConfig(Named):
     """Nothing to choose."""
 
     name: str = "lm"

@@ -8,13 +8,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, field_validator
 
 from mhcnb import yamlfile
-from mhcnb.config import Natural, Positive, RunConfig, Section, flatten, load_config
+from mhcnb.config import RunConfig, flatten, load_config
 from mhcnb.errors import ConfigError, nearest
 from mhcnb.notebook.execute import check_parameters
 from mhcnb.notebook.paths import outputs
+from mhcnb.section import Natural, Positive, Section
 from mhcnb.sweep.names import cell_names, describe
 from mhcnb.training.distributed import World, share
 
@@ -108,13 +109,7 @@ def _read(path: Path, overrides: Mapping[str, Any]) -> tuple[SweepFile, dict[str
     values, lines = yamlfile.read_mapping(path)
     fields = SweepFile.model_fields
     own = {key: value for key, value in overrides.items() if key in fields}
-    for key in values:
-        if key not in fields:
-            raise ConfigError(f"{path}:{lines[(key,)]}: unknown key {key}{nearest(key, fields)}")
-    try:
-        sweep = SweepFile.model_validate(values | own)
-    except ValidationError as error:
-        raise ConfigError("\n".join(_explain(e, path, lines, own) for e in error.errors())) from None
+    sweep = SweepFile.build(values | own, str(path), lines, own)
     common = flatten(sweep.overrides) | flatten({key: value for key, value in overrides.items() if key not in own})
     for key in common:
         first = key.split(".")[0]
@@ -123,16 +118,6 @@ def _read(path: Path, overrides: Mapping[str, Any]) -> tuple[SweepFile, dict[str
         if first not in RunConfig.model_fields:
             raise ConfigError(f"override: unknown key {key}{nearest(first, [*fields, *RunConfig.model_fields])}")
     return sweep, common
-
-
-def _explain(error: Mapping, path: Path, lines: Mapping[tuple, int], own: Mapping) -> str:
-    """One pydantic error: where, key, got, expected."""
-    loc, got = error["loc"], error.get("input")
-    line = lines.get(loc) or lines.get(loc[:1])
-    place = "override" if loc[0] in own else f"{path}:{line}" if line else str(path)
-    original = error.get("ctx", {}).get("error")
-    expected = original or f"expected {error['msg'].removeprefix('Input should be ')}"
-    return f"{place}: {'.'.join(map(str, loc))} = {got!r} ({type(got).__name__}); {expected}"
 
 
 def _points(sweep: SweepFile, common: dict[str, Any], path: Path) -> Iterator[_Point]:

@@ -34,5 +34,5 @@ def scale_and_clip(parameters: list[Tensor], factor: Tensor, clip: float) -> Ten
     norm = torch.nn.utils.get_total_norm(grads) * factor
     if clip:
         factor = factor * (clip / (norm + 1e-6)).clamp(max=1.0)
-    torch._foreach_mul_(grads, factor)
+    torch._foreach_mul_(grads, factor)  # pyright: ignore[reportPrivateImportUsage]
     return norm
