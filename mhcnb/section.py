@@ -62,7 +62,8 @@ def _location(error: Mapping, values: Any) -> tuple:
     """The path of keys: pydantic appends the name of a type where several are possible, as in `int | "auto"`."""
     loc, node = error["loc"], values
     for depth, part in enumerate(loc):
-        if not (isinstance(node, dict) and part in node) and not (isinstance(node, list) and isinstance(part, int)):
+        inside = part in node if isinstance(node, dict) else isinstance(node, list) and part in range(len(node))
+        if not inside:
             return loc if error["type"] in ("missing", "extra_forbidden") else loc[: max(depth, 1)]
         node = node[part]
     return loc

@@ -206,9 +206,9 @@ def logit(p: Tensor) -> Tensor:
     return torch.logit(p.double()).to(p.dtype)
 
 
-def unlikely(size: int, likely: Tensor) -> Tensor:
-    """Logits 0 where `likely` and -8 elsewhere: the initial res of mhc and mhc_lite [size]."""
-    return torch.where(likely.flatten(), 0.0, -8.0).reshape(size)
+def unlikely(likely: Tensor) -> Tensor:
+    """Logits 0 where `likely` and -8 elsewhere, flat: the initial res of mhc and mhc_lite."""
+    return torch.where(likely.flatten(), 0.0, -8.0)
 
 
 def permutations(n: int) -> int:

@@ -1,4 +1,4 @@
-"""Doubly stochastic matrices: Sinkhorn–Knopp, the permutation basis, and how far a matrix is from the polytope."""
+"""Doubly stochastic matrices: Sinkhorn–Knopp and the permutation basis."""
 
 import itertools
 import math
@@ -80,8 +80,3 @@ def permutation_matrices(n: int) -> Tensor:
     """All n! permutation matrices [n!, n, n] in the order of itertools.permutations: P_k[i, p_k(i)] = 1."""
     order = torch.tensor(list(itertools.permutations(range(n))))
     return torch.nn.functional.one_hot(order, n).to(torch.get_default_dtype())
-
-
-def deviation(M: Tensor) -> tuple[Tensor, Tensor]:
-    """(rows, columns): the largest |sum - 1| of each side of M [*b, n, n]."""
-    return (M.sum(-1) - 1).abs().amax(-1), (M.sum(-2) - 1).abs().amax(-1)

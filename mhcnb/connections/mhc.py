@@ -42,4 +42,4 @@ class MHC(Connection):
         return Maps(torch.sigmoid(logits.pre), 2 * torch.sigmoid(logits.post), res)
 
     def start(self, pre: Tensor, post: Tensor) -> Maps:
-        return Maps(logit(pre), logit(post / 2), unlikely(self.res_width, torch.eye(self.n, dtype=torch.bool)))
+        return Maps(logit(pre), logit(post / 2), unlikely(torch.eye(self.n, dtype=torch.bool)))

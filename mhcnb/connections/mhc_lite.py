@@ -51,4 +51,4 @@ class MHCLite(Connection):
 
     def start(self, pre: Tensor, post: Tensor) -> Maps:
         identity = (permutation_matrices(self.n) == torch.eye(self.n)).all(dim=(1, 2))
-        return Maps(logit(pre), logit(post / 2), unlikely(self.res_width, identity))
+        return Maps(logit(pre), logit(post / 2), unlikely(identity))

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from mhcnb.errors import DataError
 from mhcnb.layers.attention import CausalAttention, documents_mask, positions_within
 from mhcnb.layers.linear import embedding
 from mhcnb.layers.mlp import GELUMLP
@@ -62,8 +63,11 @@ class GPT(Model):
         }
 
     def forward(self, batch: Batch, carry: Any = None, *, cache: Any = None, loops: int | None = None) -> Output:
-        """inputs [b, t], and documents [b, t] where several are packed in a row, each then as if it were alone."""
+        """inputs [b, t], and documents [b, t] where several are packed in a row, each then as if it were alone.
+        Raises DataError for t above block_size."""
         inputs, documents = batch["inputs"], batch.get("documents")
+        if inputs.shape[-1] > self.config.block_size:
+            raise DataError(f"{inputs.shape[-1]} tokens in a row; model.block_size is {self.config.block_size}")
         mask = None if documents is None else documents_mask(documents)
         t = torch.arange(inputs.shape[-1], device=inputs.device) if documents is None else positions_within(documents)
         x = F.dropout(self.wte(inputs) + self.wpe(t), self.config.dropout, self.training)

@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from mhcnb.connections.birkhoff import BLOCK, deviation, permutation_matrices, sinkhorn, sinkhorn_plain
+from mhcnb.connections.birkhoff import BLOCK, permutation_matrices, sinkhorn, sinkhorn_plain
 
 SOFT = torch.tensor([[1, 2, 0, -1], [0, 0.5, 1, 3], [-2, 0, 1, 0], [2, -1, 0.5, 1]], dtype=torch.float64)
 HARD = torch.tensor([[0, 15, 0, -15], [0, 0, 0, 0], [-15, 0, 15, 0], [15, 0, 0, 15]], dtype=torch.float64)
@@ -182,12 +182,3 @@ def test_all_permutation_matrices(n):
     assert len({tuple(p.flatten().tolist()) for p in P}) == len(P)
     for matrix, p in zip(P, itertools.permutations(range(n)), strict=True):
         assert (matrix @ torch.arange(n, dtype=P.dtype)).tolist() == list(p)
-
-
-def test_deviation():
-    M = torch.tensor([[[0.5, 0.5], [0.25, 0.5]], [[1.0, 0.0], [0.0, 1.0]]])
-    rows, columns = deviation(M)
-    assert rows.tolist() == [0.25, 0.0]
-    assert columns.tolist() == [0.25, 0.0]
-    assert deviation(torch.tensor([[2.0, 0.0], [-1.0, 1.5]]))[0] == 1.0
-    assert deviation(torch.tensor([[2.0, 0.0], [-1.0, 1.5]]))[1] == 0.5
