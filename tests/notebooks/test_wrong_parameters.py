@@ -23,7 +23,7 @@ def defaults(name):
     return {key: value for key, value in space.items() if key != "__annotations__"}
 
 
-CASES = [(name, key) for name in ("01-data", "03-stability", "04-compare") for key in defaults(name)]
+CASES = [(name, key) for name in ("01-data", "02-train", "03-stability", "04-compare") for key in defaults(name)]
 
 
 @pytest.mark.parametrize(("name", "key"), CASES)
