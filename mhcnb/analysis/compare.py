@@ -50,7 +50,8 @@ def curves(members: Iterable[Member]) -> Frame:
             split, key = {"train": ("train", "loss"), "eval": ("val", "val_loss")}.get(record.get("type", ""), ("", ""))
             if record.get(key) is not None:
                 rows.append((m.run.name, m.method, m.setting, m.config.seed, split, record["step"], record[key]))
-    return pandas.DataFrame(rows, columns=["run", "method", "setting", "seed", "split", "step", "loss"])
+    frame = pandas.DataFrame(rows, columns=["run", "method", "setting", "seed", "split", "step", "loss"])
+    return frame.astype({"loss": float})  # also where there is none yet
 
 
 def to_baseline(curves: Frame) -> Frame:

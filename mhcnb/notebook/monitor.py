@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from mhcnb.analysis import compare
-from mhcnb.notebook.show import bundle, show
+from mhcnb.notebook.show import bundle, save, show
 from mhcnb.run import Run
 
 if TYPE_CHECKING:
@@ -23,13 +23,17 @@ def monitor(training: "Training") -> None:
         show(losses(training.run), describe(training.run), training.run.figures, "losses")
         return
     from IPython.display import display
-    from ipywidgets import Button, Layout
+    from ipywidgets import Button, Label, Layout, VBox
 
-    button = Button(description="Stop after this step", tooltip="Leaves a checkpoint", layout=Layout(width="auto"))
+    words = Label(describe(training.run))
+    button = Button(
+        description="Stop after this step", tooltip="Leaves a checkpoint", layout=Layout(width="max-content")
+    )
     button.on_click(lambda _: _ask(training, button))
-    display(button)
-    handle: Any = display({"text/plain": "waiting for the first step"}, raw=True, display_id=True)
-    threading.Thread(target=_follow, args=(training, handle, button), name="mhcnb-monitor", daemon=True).start()
+    display(VBox([words, button]))
+    handle: Any = display({"text/plain": "no losses yet"}, raw=True, display_id=True)
+    follow = threading.Thread(target=_follow, args=(training, handle, words, button), name="mhcnb-monitor", daemon=True)
+    follow.start()
 
 
 def _ask(training: "Training", button: Any) -> None:
@@ -37,18 +41,25 @@ def _ask(training: "Training", button: Any) -> None:
     button.disabled, button.description = True, "Stopping ..."
 
 
-def _follow(training: "Training", handle: Any, button: Any) -> None:
+def _follow(training: "Training", handle: Any, words: Any, button: Any) -> None:
+    """Says and draws whatever is new, until the end; a problem is shown in the picture's place."""
     drawn = None
     while True:
         ended = training.ended
-        state = (len(training.run.results()), describe(training.run))
-        if state != drawn:
-            data, metadata = bundle(losses(training.run), state[1])
+        words.value = describe(training.run)
+        news = (len(training.run.results()), ended)
+        if news != drawn and news[0]:
+            try:
+                figure = losses(training.run)
+                data, metadata = bundle(figure, words.value)
+                if ended:
+                    save(figure, training.run.figures, "losses")
+            except Exception as error:  # in a thread nobody would see it
+                data, metadata = {"text/plain": f"no picture: {type(error).__name__}: {error}"}, {}
             handle.update(data, raw=True, metadata=metadata)
-            drawn = state
+            drawn = news
         if ended:
             button.disabled, button.description = True, "Ended"
-            show(losses(training.run), describe(training.run), training.run.figures, "losses")
             return
         time.sleep(EVERY_S)
 

@@ -1,5 +1,6 @@
 """Devices, and ranks from a notebook: with connections.ops the only place that may name CUDA."""
 
+import logging
 import os
 import signal
 import sys
@@ -94,7 +95,6 @@ def run_ranks(config: RunConfig, out: Path, processes: int) -> None:
         monitor_interval=0.2,
         start_method="spawn",
     )
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
     try:
         with _own_handlers():
             elastic_launch(launch, _rank)(as_dict(config), str(out))
@@ -109,6 +109,8 @@ def run_ranks(config: RunConfig, out: Path, processes: int) -> None:
 def _own_handlers() -> Iterator[None]:
     """The launcher leaves its signal handlers behind: put back the caller's."""
     if threading.current_thread() is not threading.main_thread():
+        # it warns that it cannot handle signals here; the ranks end with this process all the same
+        logging.getLogger("torch.distributed.elastic.multiprocessing.api").setLevel(logging.ERROR)
         yield
         return
     before = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)}
@@ -124,6 +126,8 @@ def _rank(config: dict[str, Any], out: str) -> None:
     from mhcnb.training.loop import train
 
     die_with_parent()
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // int(os.environ["LOCAL_WORLD_SIZE"])))
     try:
         train(build_config(config, "the notebook"), Path(out))
     except MhcnbError as error:
