@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from mhcnb.data.meta import NOTHING_SAID, Meta, read_meta
 from mhcnb.data.shardfile import FORMATS, Shard
 from mhcnb.errors import DataError
+from mhcnb.paths import find
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +54,10 @@ def open_layout(root: Path, globs: Mapping[str, str | None], detect: bool = True
 
 
 def folder_of(root: str | None) -> Path | None:
-    """The folder that `data.root` or the environment names, or None for an id of a hub. Raises DataError."""
+    """The folder that `data.root` or the environment names, or None for an id of a hub. Raises DataError.
+
+    A relative one is looked for as `paths.find` does: a notebook's working directory is not the project's.
+    """
     variable = next((name for name in VARIABLES if os.environ.get(name)), None)
     if root is None and variable is None:
         raise DataError(
@@ -61,9 +65,10 @@ def folder_of(root: str | None) -> Path | None:
             "(data.root=DIR), a ModelScope id (owner/name), or data.root=embedded for text that needs no download"
         )
     text = os.environ[variable] if root is None and variable else str(root)
-    folder = Path(text).expanduser()
+    folder = find(text)
     if folder.is_dir():
         return folder
+    folder = Path(text).expanduser()
     parent = folder.parent
     if ID.fullmatch(text) and root is not None and not parent.exists():
         return None

@@ -12,7 +12,7 @@ from mhcnb.config import load_config
 from mhcnb.data.decode import decode
 from mhcnb.errors import DataError
 from mhcnb.notebook.parameters import checked
-from mhcnb.notebook.paths import find, outputs
+from mhcnb.paths import find, outputs
 
 GPT2_MARK = 50256  # <|endoftext|>
 Text = Annotated[str, Field(min_length=1)]
@@ -42,7 +42,7 @@ def datasheet(
 
     `mark` begins a document; -1: <|endoftext|> of the data's tokenizer, or of GPT-2 where none is named.
     """
-    config = load_config(find(params), {"data.root": _root(root)})
+    config = load_config(find(params), {"data.root": root})
     kind = config.data.name  # type: ignore[attr-defined]
     source: Any = registry.load("data", kind)(config)
     if not hasattr(source, "splits"):
@@ -73,11 +73,6 @@ def say_samples(samples: dict[str, list[str]]) -> str:
     """The decoded windows under their splits."""
     blocks = [f"--- {split} {k} ---\n{text}" for split, texts in samples.items() for k, text in enumerate(texts, 1)]
     return "\n\n".join(blocks)
-
-
-def _root(root: str) -> str:
-    """A folder as a path that holds from here; `embedded` and ids of a hub as they are."""
-    return str(find(root)) if find(root).exists() else root
 
 
 def _mark(tokenizer: str | None) -> int | None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from mhcnb.config import RunConfig, load_config, run_name
 from mhcnb.errors import ConfigError
 from mhcnb.notebook.parameters import checked
-from mhcnb.notebook.paths import find, outputs
+from mhcnb.paths import find, outputs
 from mhcnb.run import Run
 
 if TYPE_CHECKING:

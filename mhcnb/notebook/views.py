@@ -19,7 +19,7 @@ from mhcnb.config import RunConfig
 from mhcnb.errors import MhcnbError
 from mhcnb.models.base import Batch
 from mhcnb.notebook.parameters import checked
-from mhcnb.notebook.paths import find
+from mhcnb.paths import find
 from mhcnb.run import find_runs
 from mhcnb.training.checkpoint import load_model
 

@@ -14,7 +14,7 @@ from mhcnb import yamlfile
 from mhcnb.config import RunConfig, flatten, load_config
 from mhcnb.errors import ConfigError, nearest
 from mhcnb.notebook.execute import check_parameters
-from mhcnb.notebook.paths import outputs
+from mhcnb.paths import outputs
 from mhcnb.section import Natural, Positive, Section
 from mhcnb.sweep.names import cell_names, describe
 from mhcnb.training.distributed import World, share

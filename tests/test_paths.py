@@ -1,6 +1,6 @@
 import pytest
 
-from mhcnb.notebook.paths import find, outputs, project_root
+from mhcnb.paths import find, outputs, project_root
 
 
 @pytest.fixture
