@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from mhcnb.config import RunConfig
+from mhcnb.config import RunConfig, as_dict, flatten
 from mhcnb.errors import ConfigError, RunError
 
 TIMEOUT = datetime.timedelta(seconds=300)
@@ -69,11 +69,21 @@ def share(config: RunConfig, world: World) -> Share:
 
 
 def connect(world: World, device: torch.device) -> None:
-    """Joins the process group: gloo for the CPU, and beside the accelerator's own for small agreements."""
+    """Joins the process group: gloo for the CPU, and beside the accelerator's own for small agreements.
+
+    Raises RunError where the meeting point is taken, not named, or not joined by all in time.
+    """
     if world.size == 1:
         return
     backend = dist.get_default_backend_for_device(device)
-    dist.init_process_group("gloo" if backend == "gloo" else f"cpu:gloo,{device.type}:{backend}", timeout=TIMEOUT)
+    try:
+        dist.init_process_group("gloo" if backend == "gloo" else f"cpu:gloo,{device.type}:{backend}", timeout=TIMEOUT)
+    except (RuntimeError, ValueError) as error:
+        place = ":".join(os.environ.get(name, f"({name} not set)") for name in ("MASTER_ADDR", "MASTER_PORT"))
+        raise RunError(
+            f"rank {world.rank} of {world.size} cannot join the others at {place}: {str(error).splitlines()[0]}; "
+            "torchrun --standalone finds a free port itself"
+        ) from error
 
 
 def disconnect() -> None:
@@ -117,8 +127,10 @@ def require_equal(config: RunConfig) -> None:
     """Raises RunError on all ranks where their configurations differ."""
     if not dist.is_initialized():
         return
-    digests: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(digests, config.digest())
-    if len(set(digests)) > 1:
-        listed = ", ".join(f"rank {rank}: {digest[:12]}" for rank, digest in enumerate(digests))
-        raise RunError(f"the processes were started with different configurations ({listed}); give all the same")
+    everyones: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(everyones, flatten(as_dict(config)))
+    differing = [key for key in everyones[0] if any(other.get(key) != everyones[0][key] for other in everyones)]
+    if differing or any(other.keys() != everyones[0].keys() for other in everyones):
+        key = next(iter(differing), "connection.name")
+        listed = ", ".join(f"rank {rank}: {other.get(key)}" for rank, other in enumerate(everyones))
+        raise RunError(f"the processes were started with different configurations ({listed} for {key}); give all one")

@@ -4,7 +4,9 @@ import builtins
 import resource
 
 import pytest
+from click.testing import CliRunner
 
+from mhcnb.cli import main
 from mhcnb.data.download import RECORD, download_hub, download_modelscope
 from mhcnb.data.shards import Shards
 from mhcnb.errors import DataError
@@ -158,3 +160,12 @@ def test_the_record_is_plain(modelscope, tmp_path):
     out = download_modelscope("o/n", out=tmp_path / "out", patterns=["*val*.bin"])
     record = (out / RECORD).read_text()
     assert all(word in record for word in ("modelscope", "o/n", "master", VAL, str(len(modelscope.files[VAL]))))
+
+
+@pytest.mark.parametrize(("server", "option"), [("modelscope", "--modelscope"), ("huggingface", "--hub")])
+def test_the_command_fetches_and_says_what_to_do_next(request, server, option, tmp_path):
+    request.getfixturevalue(server)
+    done = CliRunner().invoke(main, ["data", "download", option, "o/n", "--out", str(tmp_path / "shards")])
+    assert done.exit_code == 0, done.output
+    assert f"mhcnb train params/gpt/small.yaml data.root={tmp_path / 'shards'}" in done.output
+    assert (tmp_path / "shards" / "fineweb_val_000000.bin").is_file()

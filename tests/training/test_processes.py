@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -72,6 +73,35 @@ def test_a_refusal_reaches_all_ranks(mhcnb, params, tmp_path):
     assert done.returncode != 0
     assert "nearest train.micro_batch: 2 or 4" in done.stderr
     assert time.monotonic() - begun < 30
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_taken_port_is_named(mhcnb, params):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        env = {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        done = mhcnb("train", params(), "--out", "run", env=env, timeout=60)
+    assert done.returncode == 2
+    assert f"rank 0 of 2 cannot join the others at 127.0.0.1:{port}" in done.stderr
+
+
+def test_ranks_with_different_configurations_are_refused_on_all(params, tmp_path):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    processes = []
+    for rank in range(2):
+        env = {"RANK": rank, "WORLD_SIZE": 2, "LOCAL_RANK": rank, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        command = [sys.executable, "-m", "mhcnb", "train", str(params()), f"train.lr=1e-{rank + 2}", "--out", "run"]
+        environment = os.environ | {name: str(value) for name, value in env.items()}
+        processes.append(subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True))
+    for process in processes:
+        _, said = process.communicate(timeout=60)
+        assert process.returncode == 2
+        assert "the processes were started with different configurations (rank 0: " in said
+        assert "train.lr" in said
     assert not (tmp_path / "run").exists()
 
 
