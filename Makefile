@@ -21,7 +21,7 @@ test: setup            ## the whole default suite, ruff included
 	$(BIN)/python -m pytest
 
 types: setup
-	$(BIN)/pyright
+	$(BIN)/pyright --pythonpath $(BIN)/python
 
 lint: setup
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

@@ -45,19 +45,38 @@ def prepare(texts: list[Path], out: Path, tokenizer: Path | None = None, vocab: 
         raise DataError(f"{out} already holds something; nothing was changed. Give a new folder, or move it away")
     if tokenizer is None and not SMALLEST_VOCAB <= vocab <= 2**24:
         raise DataError(f"vocab {vocab}: expected {SMALLEST_VOCAB} (the bytes and {END}) to {2**24}")
+    sources = [{"path": str(path), "sha256": _digest(Path(path))} for path in texts]
+    _refuse_twice(sources)
     documents = [document for path in texts for document in split_documents(read_text(Path(path)))]
     model = load_tokenizer(Path(tokenizer)) if tokenizer else train_tokenizer(documents, vocab)
-    sources = [{"path": str(path), "sha256": hashlib.sha256(Path(path).read_bytes()).hexdigest()} for path in texts]
     with appearing(out) as part:
         return write_dataset(part, documents, model, seed, {"texts": sources})
+
+
+def _refuse_twice(sources: list[dict[str, str]]) -> None:
+    """The same text twice would stand in both splits."""
+    seen: dict[str, str] = {}
+    for source in sources:
+        if source["sha256"] in seen:
+            raise DataError(f"{seen[source['sha256']]} and {source['path']} are the same text; give it once")
+        seen[source["sha256"]] = source["path"]
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(_read_bytes(path)).hexdigest()
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror} (errno {error.errno})") from error
 
 
 def read_text(path: Path) -> str:
     """A UTF-8 file, without a byte-order mark. Raises DataError with the offset of the first bad byte."""
     try:
-        text = path.read_bytes().decode("utf-8").removeprefix("\ufeff")
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror} (errno {error.errno})") from error
+        text = _read_bytes(path).decode("utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         bad = error.object[error.start]
         raise DataError(

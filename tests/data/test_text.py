@@ -176,3 +176,14 @@ def test_tokens_without_a_tokenizer_are_shown_as_ids():
 def test_a_tokenizer_that_the_meta_file_names_but_is_gone(tmp_path):
     with pytest.raises(DataError, match=r"gone\.json: meta\.json names this tokenizer"):
         decode([1], tmp_path / "gone.json")
+
+
+def test_the_same_text_twice_would_leak_and_is_refused(tmp_path):
+    first, again = tmp_path / "a.txt", tmp_path / "b.txt"
+    for path in (first, again):
+        path.write_text("Some words.\n\n" * 3000)
+    with pytest.raises(DataError, match=r"a\.txt and .*b\.txt are the same text"):
+        text.prepare([first, again], tmp_path / "out")
+    with pytest.raises(DataError, match="are the same text"):
+        text.prepare([first, first], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
