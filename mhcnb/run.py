@@ -117,7 +117,8 @@ class Run:
                 while (kept := old.with_suffix(f".{attempt}{old.suffix}")).exists():
                     attempt += 1
                 old.rename(kept)
-        (self.path / "control" / "stop").unlink(missing_ok=True)
+        for request in ("stop", "checkpoint"):
+            self.granted(request)
 
     # writing, by rank 0 alone --------------------------------------------------------------------------------------
 
@@ -149,13 +150,17 @@ class Run:
     # requests from outside, read at a step boundary ----------------------------------------------------------------
 
     def request(self, what: str) -> None:
-        """Asks the training process to `stop` at the next step boundary."""
+        """Asks the training process to `stop`, or for a `checkpoint`, at the next step boundary."""
         (self.path / "control").mkdir(exist_ok=True)
         (self.path / "control" / what).touch()
 
     def requested(self, what: str) -> bool:
         """Whether that was asked for."""
         return (self.path / "control" / what).exists()
+
+    def granted(self, what: str) -> None:
+        """Withdraws a request that was met."""
+        (self.path / "control" / what).unlink(missing_ok=True)
 
     # reading -------------------------------------------------------------------------------------------------------
 

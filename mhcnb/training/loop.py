@@ -70,6 +70,9 @@ def train_steps(config: RunConfig, out: Path) -> Iterator[StepInfo]:
             progress.show(step, line, evaluation)
             if last:
                 _finish(s, step, stopper.reason if asked else "", meter, first, latest)
+            elif s.leads and s.run.requested("checkpoint"):
+                save(s.run, step, s.model, s.config)
+                s.run.granted("checkpoint")
             try:
                 yield StepInfo(step, loss, norm, rate, line, evaluation)
             except GeneratorExit:

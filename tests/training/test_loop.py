@@ -93,6 +93,16 @@ def test_a_stop_request_ends_the_run_at_a_step_boundary(small, tmp_path):
     assert evaluate_run(run.path, {})["loss"] == pytest.approx(losses(run.path, "eval", "val_loss")[-1], abs=1e-6)
 
 
+def test_a_checkpoint_can_be_asked_for_while_it_trains(small, tmp_path):
+    run = Run(tmp_path / "run")
+    for info in train_steps(small(), run.path):
+        if info.step == 2:
+            run.request("checkpoint")
+    assert [path.name for path in run.checkpoints()] == ["step-00000003", "step-00000006"]
+    assert not run.requested("checkpoint")
+    load_model(run.checkpoints()[0])
+
+
 def test_closing_the_generator_leaves_a_loadable_checkpoint_and_a_true_status(small, tmp_path):
     run, steps = Run(tmp_path / "run"), train_steps(small(**{"train.steps": 500}), tmp_path / "run")
     for info in steps:
