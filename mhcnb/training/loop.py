@@ -17,6 +17,7 @@ from mhcnb.data.prefetch import Plan, prefetch
 from mhcnb.errors import RunError
 from mhcnb.models.base import Batch
 from mhcnb.objectives.base import Clock
+from mhcnb.run import Run
 from mhcnb.training import distributed, launch
 from mhcnb.training.checkpoint import save
 from mhcnb.training.evaluate import evaluate
@@ -42,8 +43,6 @@ def train(config: RunConfig, out: Path) -> dict[str, Any]:
     """Runs the loop to its end and returns the summary; {} where it was stopped before."""
     for _ in train_steps(config, out):
         pass
-    from mhcnb.run import Run
-
     return Run(out).summary()
 
 
