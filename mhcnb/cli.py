@@ -116,7 +116,7 @@ def sweep(params: Path, overrides: tuple[str, ...], out: Path | None, **options:
     sys.exit(run_sweep(params, parse_overrides(overrides), out, **options))
 
 
-CASES = ("step", "reader", "imports")
+CASES = ("step", "reader", "imports", "record")
 
 
 @main.command()
@@ -132,6 +132,25 @@ def bench(cases: tuple[str, ...], file: Path | None) -> None:
     click.echo(table(timings))
     if file:
         file.write_text(json.dumps([t._asdict() for t in timings], indent=1) + "\n")
+
+
+@main.group("import")
+def import_() -> None:
+    """Bring in a checkpoint of another project, as a run folder."""
+
+
+@import_.command("mhc-lite")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option("--heads", type=click.IntRange(min=1), help="Attention heads, where the file does not say.")
+@click.option("--data", metavar="ROOT", help="Token shards for it, as data.root; default DATA_ROOT when it is read.")
+def mhc_lite(file: Path, out: Path, heads: int | None, data: str | None) -> None:
+    """The ckpt.pt that mhc-lite's train.py writes: mhcnb import mhc-lite out/ckpt.pt outputs/theirs"""
+    from mhcnb.interop.run_folder import import_mhc_lite
+
+    run = import_mhc_lite(file, out, heads, data)
+    where = "" if data else "; its data: set DATA_ROOT to shards of its tokenizer, or import again with --data"
+    click.echo(f"ready: {run.config.connection.name} at step {run.status()['step']} in {out}{where}")
 
 
 @main.group()

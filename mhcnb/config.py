@@ -62,9 +62,13 @@ class TrainConfig(Section):
 
 
 class LogConfig(Section):
-    """How often a line of metrics is written."""
+    """How often metrics and maps are written, and from where on they are remarked upon."""
 
     every: Positive = 10
+    maps_every: Natural = 0  # gains of the connections, from 1024 validation tokens; 0: never
+    warn_gain: Annotated[float, Field(gt=0)] = 2.0  # of the map of one site, mean over tokens
+    warn_excess: Annotated[float, Field(ge=0)] = 1e-3  # of a composite, as a share of its method's bound
+    warn_grad_norm: Annotated[float, Field(gt=0)] = 10.0
 
 
 class RunConfig(Section):

@@ -51,6 +51,7 @@ class Run:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self.name = self.path.name
+        self.words: list[str] = []  # what the one who trains should know; written with every status
 
     @classmethod
     def open(cls, path: str | Path) -> "Run":
@@ -126,7 +127,7 @@ class Run:
         """Writes status.json; `state` is one of STATES."""
         assert state in STATES, state
         status = dict(state=state, step=step, reason=reason, heartbeat=time.time(), pid=os.getpid())
-        write_json(self.path / "status.json", status | {"host": socket.gethostname()})
+        write_json(self.path / "status.json", status | {"host": socket.gethostname(), "words": self.words})
 
     def append(self, record: dict[str, Any]) -> None:
         """One whole line to results.jsonl."""
@@ -171,7 +172,7 @@ class Run:
         return build_config(values, str(self.path / "config.yaml"), lines)
 
     def status(self) -> dict[str, Any]:
-        """{state, step, reason, heartbeat, pid, host}, or {} where none was written."""
+        """{state, step, reason, heartbeat, pid, host, words}, or {} where none was written."""
         return self._json("status.json")
 
     def summary(self) -> dict[str, Any]:

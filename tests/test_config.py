@@ -12,7 +12,7 @@ from mhcnb.config import as_dict, flatten, parse_overrides
 from mhcnb.errors import ConfigError
 
 TINY = Path(__file__).parents[1] / "params" / "gpt" / "tiny.yaml"
-DIALECTS = ["paper", "mhc_lite"]
+DIALECTS = ["paper", "mhc_lite", "deepseek_v4"]
 CONNECTIONS = list(registry.entries("connections"))
 
 

@@ -70,7 +70,7 @@ def test_25_unknown_key(tiny):
         ("model.bias", "no", r"model.bias = 'no'"),
         ("model.vocab_size", "big", r"model.vocab_size = 'big'"),
         ("model.vocab_size", True, r"model.vocab_size = True"),
-        ("connection.dialect", "papre", r"connection.dialect = 'papre' .*'paper' or 'mhc_lite'"),
+        ("connection.dialect", "papre", r"connection.dialect = 'papre' .*'paper', 'mhc_lite' or 'deepseek_v4'"),
         ("connection.dialect", ["paper"], r"connection.dialect = \['paper'\]"),
         ("connection.streams", 4.0, r"connection.streams = 4.0"),
         ("train", 3, r"train = 3 \(int\)"),

@@ -66,7 +66,7 @@ ARROWS = {
     "models": {"connections", "layers", "models"},
     "objectives": {"models", "objectives"},
     "data": {"models", "objectives", "data"},
-    "training": {"connections", "layers", "models", "objectives", "data", "training"},
+    "training": {"connections", "layers", "models", "objectives", "data", "analysis", "training"},
     "analysis": {"connections", "layers", "models", "data", "analysis"},
     "plots": {"analysis", "plots"},
 }

@@ -52,7 +52,7 @@ def test_create_and_open(tmp_path, config):
     assert run.name == "a"
     assert Run.open(tmp_path / "a").config == config
     status = run.status()
-    assert set(status) == {"state", "step", "reason", "heartbeat", "pid", "host"}
+    assert set(status) == {"state", "step", "reason", "heartbeat", "pid", "host", "words"}
     assert (status["state"], status["step"]) == ("starting", 0)
     for state in STATES:
         run.set_status(state, 3, "why")

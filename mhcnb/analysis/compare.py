@@ -1,4 +1,4 @@
-"""Runs side by side, read off their folders: loss curves, final figures, what differs. A run that is unfinished,
+"""Runs side by side, read off their folders: loss curves and final figures. A run that is unfinished,
 damaged or diverged never stops a comparison; it is left out or shown as far as it goes, and a remark says so."""
 
 import math
@@ -82,31 +82,6 @@ def finals(members: Iterable[Member]) -> Frame:
     return pandas.DataFrame(rows, columns=[*columns, "unigram_entropy"])
 
 
-def by_method(frame: Frame) -> Frame:
-    """The finals of finished runs, by setting and method: runs, and the means over seeds of val_loss, difference (to
-    residual at the same setting and seed), tokens_per_s and peak_memory_gb."""
-    done = frame[frame.state == "done"]
-    base = done[done.method == BASELINE].groupby(["setting", "seed"]).val_loss.mean().rename("base")
-    paired = done.merge(base.reset_index(), on=["setting", "seed"], how="left")
-    paired["difference"] = paired.val_loss - paired.base
-    table = paired.groupby(["setting", "method"], sort=False).agg(
-        runs=("run", "count"),
-        val_loss=("val_loss", "mean"),
-        difference=("difference", "mean"),
-        tokens_per_s=("tokens_per_s", "mean"),
-        peak_memory_gb=("peak_memory_gb", "mean"),
-    )
-    return table.reset_index()
-
-
-def differing_keys(members: Iterable[Member]) -> Frame:
-    """The dotted keys of the configurations that are not the same in all runs (a row each, a column a run)."""
-    values = {m.run.name: _flat(m.config) for m in members}
-    frame = pandas.DataFrame({name: {key: str(v) for key, v in flat.items()} for name, flat in values.items()})
-    frame = frame.fillna("-")
-    return frame[frame.nunique(axis=1) > 1]
-
-
 def _remarks(member: Member) -> list[str]:
     """What a reader of the figures must know about one run."""
     state, step, steps = member.status.get("state"), member.status.get("step", 0), member.config.train.steps
@@ -125,11 +100,11 @@ def _remarks(member: Member) -> list[str]:
 def _label(members: list[Member]) -> list[Member]:
     """Method: the connection's name and those of its fields that vary within it. Setting: the preset, likewise."""
 
-    def method(flat: dict[str, Any]) -> dict[str, Any]:
-        return {key.removeprefix("connection."): v for key, v in flat.items() if key.startswith("connection.")}
+    def method(values: dict[str, Any]) -> dict[str, Any]:
+        return {key.removeprefix("connection."): v for key, v in values.items() if key.startswith("connection.")}
 
-    def setting(flat: dict[str, Any]) -> dict[str, Any]:
-        return {key: v for key, v in flat.items() if not key.startswith(("connection.", "seed", "log."))}
+    def setting(values: dict[str, Any]) -> dict[str, Any]:
+        return {key: v for key, v in values.items() if not key.startswith(("connection.", "seed", "log."))}
 
     methods, settings = _names(members, "name", method), _names(members, "preset", setting)
     return [m._replace(method=name, setting=where) for m, name, where in zip(members, methods, settings, strict=True)]
@@ -137,7 +112,7 @@ def _label(members: list[Member]) -> list[Member]:
 
 def _names(members: list[Member], main: str, select: Callable[[dict[str, Any]], dict[str, Any]]) -> list[str]:
     """For each run, the value of `main`, then the other selected values that differ among those that share it."""
-    selected = [select(_flat(m.config)) for m in members]
+    selected = [select(flat(m.config)) for m in members]
     alike: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for values in selected:
         alike[values[main]].append(values)
@@ -151,7 +126,8 @@ def _names(members: list[Member], main: str, select: Callable[[dict[str, Any]], 
     return result
 
 
-def _flat(config: RunConfig) -> dict[str, Any]:
+def flat(config: RunConfig) -> dict[str, Any]:
+    """The configuration as {dotted key: value}."""
     return flatten(as_dict(config))
 
 

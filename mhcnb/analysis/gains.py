@@ -62,11 +62,16 @@ class Sums(NamedTuple):
 
 def amax(P: Tensor, reduction: str = REDUCTIONS[0]) -> Gain:
     """Amax gains of P [*tokens, n_out, n_in]: each token's, averaged, or those of the average matrix."""
-    if reduction not in REDUCTIONS:
-        raise ConfigError(f"reduction {reduction!r} is unknown{nearest(str(reduction), REDUCTIONS)}")
+    require_reduction(reduction)
     if reduction == "mean_matrix_then_max":
         P = P.flatten(end_dim=-3).mean(0)
     return Gain(P.sum(-1).abs().amax(-1).mean().item(), P.sum(-2).abs().amax(-1).mean().item())
+
+
+def require_reduction(reduction: str) -> None:
+    """Raises ConfigError where that is none of REDUCTIONS."""
+    if reduction not in REDUCTIONS:
+        raise ConfigError(f"reduction {reduction!r} is unknown{nearest(str(reduction), REDUCTIONS)}")
 
 
 def sums_of(P: Tensor) -> Sums:
@@ -78,8 +83,9 @@ def sums_of(P: Tensor) -> Sums:
 
 
 def gains(records: Iterable[Record], reduction: str = REDUCTIONS[0]) -> Frame:
-    """A row a product: stack, call, depth, index, site, scope (single, prefix, suffix), forward, backward."""
-    return _tabulate(records, Gain, lambda P: amax(P, reduction))
+    """A row a product: stack, call, depth, index, site, scope (single, prefix, suffix), forward, backward; and the
+    reduction."""
+    return _tabulate(records, Gain, lambda P: amax(P, reduction)).assign(reduction=reduction)
 
 
 def sums(records: Iterable[Record]) -> Frame:
@@ -107,7 +113,7 @@ def mean_composites(records: Iterable[Record]) -> dict[str, np.ndarray]:
 def products(records: Iterable[Record]) -> Iterator[Product]:
     """Every single map, prefix and suffix of every span: all singles, then prefixes from the entry, then suffixes
     from the exit. Only two products are alive at a time."""
-    for (stack, call), span in _spans(records).items():
+    for (stack, call), span in spans(records).items():
         yield from _walk(stack, call, span, "single")
         yield from _walk(stack, call, span, "prefix", lambda P, H: H @ P)
         yield from _walk(stack, call, span[::-1], "suffix", lambda P, H: P @ H)
@@ -125,14 +131,19 @@ def _walk(
         yield Product(stack, call, depth, index, r.site, scope, P)
 
 
-def _spans(records: Iterable[Record]) -> dict[tuple[str, int], list[tuple[int, int, Record]]]:
+def stack_of(site: str) -> str:
+    """The stack of a site's name: `main` of `main.3.attn`."""
+    return site.rsplit(".", 2)[0]
+
+
+def spans(records: Iterable[Record]) -> dict[tuple[str, int], list[tuple[int, int, Record]]]:
     """{(stack, call): [(depth, index, record)]}: what lies between an expand and its reduce. Composites end there,
     for the state is one copy in between."""
-    spans: dict[tuple[str, int], list[tuple[int, int, Record]]] = {}
+    found: dict[tuple[str, int], list[tuple[int, int, Record]]] = {}
     for index, r in enumerate(records, 1):
-        span = spans.setdefault((r.site.rsplit(".", 2)[0], r.call), [])
+        span = found.setdefault((stack_of(r.site), r.call), [])
         span.append((len(span) + 1, index, r))
-    return spans
+    return found
 
 
 def _tabulate(records: Iterable[Record], kind: Any, measure: Callable[[Tensor], Any]) -> Frame:

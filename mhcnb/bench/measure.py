@@ -41,5 +41,6 @@ def table(timings: list[Timing]) -> str:
     lines = [f"{'case':8} {'contender':24} {'median ms':>10} {'quartiles':>19} {'ratio':>6}"]
     for t in timings:
         spread = f"{t.low_s * 1e3:.1f} - {t.high_s * 1e3:.1f}"
-        lines.append(f"{t.case:8} {t.name:24} {t.median_s * 1e3:10.1f} {spread:>19} {t.ratio:6.2f}")
+        ratio = f"{t.ratio:6.2f}" if t.ratio >= 0.01 else f"{t.ratio:6.0e}"
+        lines.append(f"{t.case:8} {t.name:24} {t.median_s * 1e3:10.1f} {spread:>19} {ratio}")
     return "\n".join(lines)

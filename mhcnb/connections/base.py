@@ -20,6 +20,7 @@ from mhcnb.connections import ops
 from mhcnb.section import Named
 
 Branch = Callable[..., Tensor]  # [*b, d] -> [*b, d]
+Probe = Callable[["Maps"], "Maps | None"]
 
 
 class Maps(NamedTuple):
@@ -32,22 +33,34 @@ class Maps(NamedTuple):
 
 # Which side of res is exact, norm, entry and exit, initial values, decay: what publications differ in besides the
 # method. `paper`: mHC eq. 7-9 with an initial state equal to the residual network. `mhc_lite`: the code of 2601.05732.
+# `deepseek_v4`: as that model runs; its own random start is no start for training, so the method's is kept.
 DIALECTS: dict[str, dict[str, Any]] = {
-    "paper": dict(init="exact_residual", norm="rms", norm_eps=1e-6, norm_weight=False, reduce="mean", order="rows"),
-    "mhc_lite": dict(init="method", norm="l2", norm_eps=1e-12, norm_weight=True, reduce="norm_sum", order="columns"),
-}
+    "paper": dict(
+        init="exact_residual", norm="rms", norm_eps=1e-6, norm_weight=False, reduce="mean",
+        order="rows", first="sums", eps=0.0, pre_eps=0.0,
+    ),
+    "mhc_lite": dict(
+        init="method", norm="l2", norm_eps=1e-12, norm_weight=True, reduce="norm_sum",
+        order="columns", first="sums", eps=0.0, pre_eps=0.0,
+    ),
+    "deepseek_v4": dict(
+        init="method", norm="rms", norm_eps=1e-6, norm_weight=False, reduce="head",
+        order="rows", first="softmax", eps=1e-6, pre_eps=1e-6,
+    ),
+}  # fmt: skip
 
 
 class ConnectionConfig(Named):
     """Fields that every method with streams has. `dialect` fills those that are not given; all are written out."""
 
-    dialect: Literal["paper", "mhc_lite"] = "paper"
+    dialect: Literal["paper", "mhc_lite", "deepseek_v4"] = "paper"
     streams: Annotated[int, Field(ge=1)] = 4
     init: Literal["method", "exact_residual"] = "exact_residual"
     norm: Literal["rms", "l2"] = "rms"  # x·rsqrt(mean x² + eps), or x·√D / max(|x|, eps)
     norm_eps: Annotated[float, Field(gt=0)] = 1e-6
     norm_weight: bool = False  # multiply by a learned 1 + γ
-    reduce: Literal["mean", "sum", "norm_sum"] = "mean"  # at the exit: norm(mean), norm(sum), sum of norm(each)
+    reduce: Literal["mean", "sum", "norm_sum", "head"] = "mean"  # at the exit; see Ends
+    head_eps: Annotated[float, Field(ge=0, le=0.01)] = 1e-6  # added to the shares of reduce: head
     decay_static: bool = False  # weight decay on the bias logits too
 
     @classmethod
@@ -72,8 +85,8 @@ class ConnectionConfig(Named):
     def _exact(self) -> "ConnectionConfig":
         if self.init == "exact_residual" and self.reduce != "mean":
             raise ValueError(
-                f"init exact_residual needs reduce: mean, got {self.reduce} (a sum scales the state, "
-                "so the start would not equal the residual network); use init: method or reduce: mean"
+                f"init exact_residual needs reduce: mean, got {self.reduce} (only a mean gives equal streams back "
+                "unscaled, as the residual network has them); use init: method or reduce: mean"
             )
         return self
 
@@ -97,20 +110,21 @@ class Connection(nn.Module):
         so `generator` is drawn from only by methods that need it."""
         super().__init__()
         self.config, self.n, self.d, self.index = config, n, d, index
-        self.probe: Callable[[Maps], None] | None = None  # set by analysis.record
+        self.probe: Probe | None = None  # set by analysis; what it returns, if anything, replaces the maps
         rows, shared = (n * d, 1) if self.norm == "joint" else (d, n)
         self.weight = nn.Parameter(torch.zeros(rows, (2 * n + self.res_width) // shared))
         self.gate = nn.Parameter(torch.full((max(self.gates) + 1,), 0.01))
         if config.norm_weight:
             self.gamma = nn.Parameter(torch.zeros(rows))
         bias = self.start(*(self.exact_start() if config.init == "exact_residual" else self.own_start()))
-        self.bias = nn.ParameterDict({name: nn.Parameter(value.flatten()) for name, value in bias._asdict().items()})
+        flat = {name: value.flatten() for name, value in bias._asdict().items()}
+        self.bias = nn.ParameterDict({name: nn.Parameter(value) for name, value in flat.items() if len(value)})
 
     # what a method writes ------------------------------------------------------------------------------------------
 
     @property
     def res_width(self) -> int:
-        """Logits of res per token."""
+        """Logits of res per token; 0 where res does not depend on the token."""
         raise NotImplementedError
 
     def constrain(self, logits: Maps) -> Maps:
@@ -148,13 +162,11 @@ class Connection(nn.Module):
         gamma = self.gamma if self.config.norm_weight else None
         with torch.autocast(X.device.type, enabled=False):
             raw = ops.norm_project(x.to(dtype), self.weight.to(dtype), gamma, self.config.norm, self.config.norm_eps)
-            pre, post, res = self._split(raw)
-            gate, bias = self.gate.to(dtype), self.bias
-            return Maps(
-                gate[self.gates[0]] * self.squash(pre) + bias["pre"].to(dtype),
-                gate[self.gates[1]] * self.squash(post) + bias["post"].to(dtype),
-                gate[self.gates[2]] * self.squash(res) + bias["res"].to(dtype),
-            )
+            parts = [
+                self.gate[gate].to(dtype) * self.squash(part) + self.bias[name].to(dtype) if part.shape[-1] else part
+                for name, gate, part in zip(Maps._fields, self.gates, self._split(raw), strict=True)
+            ]
+            return Maps(*parts)
 
     def _split(self, raw: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         if self.norm == "joint":
@@ -172,7 +184,7 @@ class Connection(nn.Module):
         it would round the whole state at every site."""
         maps = self.maps(X)
         if self.probe is not None:
-            self.probe(maps)
+            maps = self.probe(maps) or maps
         with torch.autocast(X.device.type, enabled=False):
             u = ops.read(maps.pre, X)
         y = branch(u, **context)
@@ -183,22 +195,14 @@ class Connection(nn.Module):
         return f"n={self.n}, d={self.d}, index={self.index}"
 
 
-class Ends(nn.Module):
-    """The entry and exit of a stack: one copy to n streams, and back to one."""
+def gated(logits: Maps, res: Tensor, eps: float = 0.0) -> Maps:
+    """pre = σ(·) + eps and post = 2σ(·) beside a finished res. mHC eq. 8."""
+    return Maps(torch.sigmoid(logits.pre) + eps, 2 * torch.sigmoid(logits.post), res)
 
-    def __init__(self, config: Any) -> None:
-        super().__init__()
-        self.streams, self.rule = config.streams, config.reduce
 
-    def expand(self, x: Tensor) -> Tensor:
-        """x [*b, d] to X [*b, n, d]."""
-        return x.unsqueeze(-2).repeat_interleave(self.streams, dim=-2)
-
-    def reduce(self, X: Tensor, norm: Callable[[Tensor], Tensor]) -> Tensor:
-        """X [*b, n, d] to x [*b, d], through the model's final norm."""
-        if self.rule == "norm_sum":
-            return norm(X).sum(-2)
-        return norm(X.mean(-2) if self.rule == "mean" else X.sum(-2))
+def ungated(pre: Tensor, post: Tensor, res: Tensor, eps: float = 0.0) -> Maps:
+    """The logits that `gated` turns to these pre and post, beside those of res."""
+    return Maps(logit(pre - eps), logit(post / 2), res)
 
 
 def logit(p: Tensor) -> Tensor:

@@ -6,21 +6,25 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from mhcnb.connections.base import Connection, ConnectionConfig, Maps, logit, unlikely
+from mhcnb.connections.base import Connection, ConnectionConfig, Maps, gated, ungated, unlikely
 from mhcnb.connections.birkhoff import sinkhorn
 from mhcnb.section import Positive
 
 
 class MHCConfig(ConnectionConfig):
-    """mHC's own fields. `order` names the side that is normalised last and is therefore exact."""
+    """mHC's own fields. `order` names the side that is normalised last and is therefore exact, or off by eps."""
 
     iterations: Positive = 20
     order: Literal["rows", "columns"] = "rows"
+    first: Literal["sums", "softmax"] = "sums"  # softmax: the first division is exact, eps then goes to the entries
     eps: Annotated[float, Field(ge=0)] = 0.0  # added to every sum before dividing by it
+    pre_eps: Annotated[float, Field(ge=0, le=0.01)] = 0.0  # added to pre
 
 
 class MHC(Connection):
     """pre = σ(·), post = 2σ(·), res = SK(exp(·)): one side sums to one exactly, the other as far as 20 rounds bring it.
+
+    DeepSeek-V4 stores res transposed and ends on its columns, so that here, too, rows are the side that ends.
 
     n²(n+2)d + n(n+2) + 3 parameters, + nd with a norm weight.
     """
@@ -29,7 +33,7 @@ class MHC(Connection):
 
     @property
     def exact(self) -> tuple[str, ...]:  # type: ignore[override]
-        return (self.config.order,)
+        return () if self.config.eps else (self.config.order,)
 
     @property
     def res_width(self) -> int:
@@ -38,8 +42,9 @@ class MHC(Connection):
 
     def constrain(self, logits: Maps) -> Maps:
         raw = logits.res.unflatten(-1, (self.n, self.n))
-        res = sinkhorn(raw, self.config.iterations, self.config.order, self.config.eps)
-        return Maps(torch.sigmoid(logits.pre), 2 * torch.sigmoid(logits.post), res)
+        c = self.config
+        res = sinkhorn(raw, c.iterations, c.order, c.eps, c.first)
+        return gated(logits, res, c.pre_eps)
 
     def start(self, pre: Tensor, post: Tensor) -> Maps:
-        return Maps(logit(pre), logit(post / 2), unlikely(torch.eye(self.n, dtype=torch.bool)))
+        return ungated(pre, post, unlikely(torch.eye(self.n, dtype=torch.bool)), self.config.pre_eps)

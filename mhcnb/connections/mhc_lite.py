@@ -4,7 +4,7 @@ import torch
 from pydantic import field_validator
 from torch import Tensor
 
-from mhcnb.connections.base import Connection, ConnectionConfig, Maps, logit, permutations, unlikely
+from mhcnb.connections.base import Connection, ConnectionConfig, Maps, gated, permutations, ungated, unlikely
 from mhcnb.connections.birkhoff import permutation_matrices
 
 LARGEST = 6
@@ -47,8 +47,8 @@ class MHCLite(Connection):
     def constrain(self, logits: Maps) -> Maps:
         share = torch.softmax(logits.res, dim=-1)
         res = (share @ self.basis.to(share.dtype)).unflatten(-1, (self.n, self.n))
-        return Maps(torch.sigmoid(logits.pre), 2 * torch.sigmoid(logits.post), res)
+        return gated(logits, res)
 
     def start(self, pre: Tensor, post: Tensor) -> Maps:
         identity = (permutation_matrices(self.n) == torch.eye(self.n)).all(dim=(1, 2))
-        return Maps(logit(pre), logit(post / 2), unlikely(identity))
+        return ungated(pre, post, unlikely(identity))

@@ -97,7 +97,7 @@ class _Write(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor, Tensor, Tensor]:
         res, X, post, y = ctx.saved_tensors
         G = grads[0].contiguous()
-        return G @ X.mT, res.mT @ G, G @ y.mT, post.mT @ G
+        return G @ X.mT if ctx.needs_input_grad[0] else None, res.mT @ G, G @ y.mT, post.mT @ G

@@ -1,11 +1,12 @@
 """Where a connection sits."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor, nn
 
-from mhcnb.connections.base import Connection
+from mhcnb.connections.base import Connection, Maps, Probe
 
 
 class Site(nn.Module):
@@ -24,3 +25,32 @@ class Site(nn.Module):
 def sites(model: nn.Module) -> dict[str, Site]:
     """{"main.3.attn": Site}: the sites of a model in the order of its modules, named by their place in it."""
     return {name: module for name, module in model.named_modules() if isinstance(module, Site)}
+
+
+@contextmanager
+def probing(
+    model: nn.Module, probe: Callable[[str, Maps], Maps | None], names: Iterable[str] | None = None
+) -> Iterator[None]:
+    """`probe(site, maps)` is called by the named sites (all) for a while; what it returns, if anything, replaces the
+    maps. It sees what the probes that were there before it made of them; those are back afterwards."""
+    found = sites(model)
+    connections = {name: found[name].connection for name in (found if names is None else names)}
+    before = {name: connection.probe for name, connection in connections.items()}
+    try:
+        for name, connection in connections.items():
+            connection.probe = _after(before[name], lambda maps, name=name: probe(name, maps))
+        yield
+    finally:
+        for name, connection in connections.items():
+            connection.probe = before[name]
+
+
+def _after(first: Probe | None, second: Probe) -> Probe:
+    if first is None:
+        return second
+
+    def both(maps: Maps) -> Maps:
+        maps = first(maps) or maps
+        return second(maps) or maps
+
+    return both

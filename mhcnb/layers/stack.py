@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from mhcnb import registry
-from mhcnb.connections.base import Ends
+from mhcnb.connections.ends import Ends
 from mhcnb.layers.site import Site
 
 Branches = Mapping[str, tuple[nn.Module, nn.Module | None]]  # label -> (branch, its norm)
@@ -28,7 +28,7 @@ class Stack(nn.Module):
                 block[label] = Site(rule, branch, norm)
                 index += 1
             self.add_module(str(i), block)
-        self.ends = Ends(connection)
+        self.ends = Ends(connection, d)
 
     def forward(self, x: Tensor, norm: Callable[[Tensor], Tensor], **context: Any) -> Tensor:
         """x [*b, d] through all sites and the final norm, [*b, d]."""

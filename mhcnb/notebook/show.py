@@ -40,16 +40,16 @@ def show(figure: Figure, words: str | Iterable[str], folder: str | Path | None =
     print(text)
 
 
-def bundle(figure: Figure, text: str) -> tuple[dict[str, str], dict[str, dict]]:
+def bundle(figure: Figure, text: str, dpi: int = DPI) -> tuple[dict[str, str], dict[str, dict]]:
     """(data, metadata) of a figure for a notebook's output: the picture as bytes, so that it is the same in
     JupyterLab, papermill and exports, whichever backend matplotlib has."""
     width, height = (round(100 * inches) for inches in figure.get_size_inches())
-    png = base64.b64encode(_drawn(figure, "png", METADATA["png"])).decode()
+    png = base64.b64encode(_drawn(figure, "png", METADATA["png"], dpi)).decode()
     return {"image/png": png, "text/plain": text}, {"image/png": {"width": width, "height": height}}
 
 
-def _drawn(figure: Figure, kind: str, metadata: dict) -> bytes:
+def _drawn(figure: Figure, kind: str, metadata: dict, dpi: int = DPI) -> bytes:
     buffer = io.BytesIO()
     with style():
-        figure.savefig(buffer, format=kind, dpi=DPI, metadata=metadata)
+        figure.savefig(buffer, format=kind, dpi=dpi, metadata=metadata)
     return buffer.getvalue()

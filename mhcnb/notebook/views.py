@@ -7,21 +7,15 @@ from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
 import pandas
-import torch
 from pydantic import Field
 
-from mhcnb import registry
-from mhcnb.analysis import compare, gains
+from mhcnb.analysis import comparable, compare, timeline
 from mhcnb.analysis.compare import Member
 from mhcnb.analysis.gains import Frame
-from mhcnb.analysis.record import Record, record
-from mhcnb.config import RunConfig
-from mhcnb.errors import MhcnbError
-from mhcnb.models.base import Batch
+from mhcnb.notebook.measured import Measured, gains_of, measure_member, products_of, sums_of
 from mhcnb.notebook.parameters import checked
 from mhcnb.paths import find
 from mhcnb.run import find_runs
-from mhcnb.training.checkpoint import load_model
 
 Folder = Annotated[str, Field(min_length=1)]
 Rows = Annotated[int, Field(ge=1)]
@@ -29,7 +23,8 @@ Reduction = Literal["per_token_then_mean", "mean_matrix_then_max"]
 
 
 class Stability(NamedTuple):
-    """One run in the laboratory: mean res by site, mean composite by stack, gains and sums by depth."""
+    """One run in the laboratory: mean res by site, mean composite by stack; gains and sums by depth; the frames of
+    `analysis.measure`; the gains that it recorded while it trained."""
 
     name: str
     title: str
@@ -38,6 +33,9 @@ class Stability(NamedTuple):
     composites: dict[str, np.ndarray]
     gains: Frame
     sums: Frame
+    maps: Frame
+    streams: Frame
+    timeline: Frame
 
 
 class Laboratory(NamedTuple):
@@ -57,16 +55,29 @@ class Laboratory(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """Runs side by side: loss curves, their differences to residual, final figures, the keys in which the
-    configurations differ, gains by depth."""
+    """Runs side by side: loss curves and final figures; what differs besides the connection, in words; gains, the
+    streams' likeness and whole products (one row a run) of the last checkpoints; gains over training."""
 
     members: list[Member]
-    figures: Path
+    folder: Path
     curves: Frame
-    differences: Frame
     finals: Frame
-    differing_keys: Frame
+    cautions: list[str]
     gains: Frame
+    maps: Frame
+    streams: Frame
+    products: Frame
+    timeline: Frame
+
+    @property
+    def figures(self) -> Path:
+        """Where its figures go."""
+        return self.folder / "figures"
+
+    @property
+    def differences(self) -> Frame:
+        """Validation losses less those of residual."""
+        return compare.to_baseline(self.curves)
 
     @property
     def entropy(self) -> float:
@@ -77,24 +88,43 @@ class Comparison(NamedTuple):
 
 @checked
 def stability(runs: Folder, rows: Rows = 4, reduction: Reduction = "per_token_then_mean") -> Laboratory:
-    """Every run at or below a folder that has a checkpoint, recorded on `rows` windows of its validation data."""
-    return Laboratory(_views(_members(runs), rows, reduction), find(runs) / "figures")
+    """Every run at or below a folder that has a checkpoint, measured on `rows` windows of its validation data."""
+    members = _members(runs)
+    found = [view for member in members if (view := measure_member(member, rows, reduction))]
+    for member in members:
+        if why := timeline.why_none(member):
+            print(why)
+    return Laboratory([_view(view) for view in found], find(runs) / "figures")
 
 
 @checked
-def comparison(runs: Folder, rows: Rows = 4, reduction: Reduction = "per_token_then_mean") -> Comparison:
-    """Every run at or below a folder, read once; those with a checkpoint are recorded as in `stability`."""
-    members = _members(runs)
-    views = _views(members, rows, reduction)
-    curves = compare.curves(members)
+def comparison(
+    runs: Folder,
+    rows: Rows = 4,
+    reduction: Reduction = "per_token_then_mean",
+    methods: str = "",
+    presets: str = "",
+) -> Comparison:
+    """Every run at or below a folder whose method and preset match (comma-separated patterns, empty: all), read once;
+    those with a checkpoint are measured as in `stability`."""
+    members, words = comparable.filtered(_members(runs), methods, presets)
+    print("\n".join(words), end="\n" * bool(words))
+    found = [view for member in members if (view := measure_member(member, rows, reduction))]
+    finals, recorded = compare.finals(members), timeline.timeline(members)
+    if members and recorded.empty:
+        print("No run recorded its maps while it trained (log.maps_every): nothing to show over training.")
+    maps = pandas.concat([v.maps for v in found], ignore_index=True) if found else pandas.DataFrame({"setting": []})
     return Comparison(
         members=members,
-        figures=find(runs) / "figures",
-        curves=curves,
-        differences=compare.to_baseline(curves),
-        finals=compare.finals(members),
-        differing_keys=compare.differing_keys(members),
-        gains=pandas.concat([v.gains for v in views]) if views else pandas.DataFrame({"setting": []}),
+        folder=find(runs),
+        curves=compare.curves(members),
+        finals=finals,
+        cautions=[*comparable.incomparable(members), *comparable.cautions(members)],
+        gains=gains_of(maps) if found else maps,
+        maps=maps,
+        streams=pandas.concat([v.streams for v in found], ignore_index=True) if found else maps,
+        products=products_of(maps, finals) if found else maps,
+        timeline=recorded,
     )
 
 
@@ -120,44 +150,17 @@ def _members(runs: str) -> list[Member]:
     return members
 
 
-def _views(members: list[Member], rows: int, reduction: str) -> list[Stability]:
-    """One view a run that has a checkpoint and data; says which and how much."""
-    views = []
-    for member in members:
-        try:
-            records, windows = _record(member, rows)
-        except (MhcnbError, OSError) as error:
-            print(f"{member.run.name}: no maps: {error}")
-            continue
-        print(f"{member.run.name}: {len(records)} maps recorded on {windows} windows of validation data")
-        views.append(_view(member, records, reduction))
-    return views
-
-
-def _record(member: Member, rows: int) -> tuple[list[Record], int]:
-    """(the maps of a run's last checkpoint, windows recorded), on this machine's accelerator where it has one."""
-    model, config = load_model(member.run.path)
-    place = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
-    batch = _validation(config, rows)
-    return record(model.to(place), batch), len(batch["inputs"])
-
-
-def _validation(config: RunConfig, rows: int) -> Batch:
-    """The first of the windows that the run was evaluated on: the same for every method and seed."""
-    source = registry.load("data", config.data.name)(config)
-    total = config.train.micro_batch * config.train.eval_batches
-    return source.evaluation_batch("val", 0, min(rows, total), total)
-
-
-def _view(member: Member, records: list[Record], reduction: str) -> Stability:
-    measured = gains.gains(records, reduction)
-    measured = measured.assign(run=member.run.name, method=member.method, setting=member.setting)
+def _view(m: Measured) -> Stability:
+    run = m.member.run
     return Stability(
-        name=member.run.name,
-        title=f"{member.method} ({member.run.name})",
-        figures=member.run.path / "figures",
-        matrices=gains.mean_matrices(records),
-        composites=gains.mean_composites(records),
-        gains=measured,
-        sums=gains.sums(records),
+        name=run.name,
+        title=f"{m.member.method} ({run.name})",
+        figures=run.path / "figures",
+        matrices=m.matrices,
+        composites=m.composites,
+        gains=gains_of(m.maps),
+        sums=sums_of(m.maps),
+        maps=m.maps,
+        streams=m.streams,
+        timeline=timeline.timeline([m.member]),
     )

@@ -1,4 +1,4 @@
-"""Losses against updates, and where runs end."""
+"""Losses against updates."""
 
 import math
 
@@ -6,15 +6,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mhcnb.analysis.compare import by_method
 from mhcnb.analysis.gains import Frame
-from mhcnb.plots.style import canvas, empty, looks, number, style
-
-PANELS = {
-    "val_loss": "validation loss (nats/token)",
-    "tokens_per_s": "speed (tokens/s)",
-    "peak_memory_gb": "peak memory (GB)",
-}
+from mhcnb.plots.style import canvas, empty, looks, style
 
 
 def plot_losses(frame: Frame, entropy: float = math.nan, ax: Axes | None = None) -> Figure:
@@ -45,21 +38,6 @@ def plot_losses(frame: Frame, entropy: float = math.nan, ax: Axes | None = None)
     return figure
 
 
-def say_losses(frame: Frame, entropy: float = math.nan) -> list[str]:
-    """For each run the first and the latest validation loss."""
-    words = []
-    for (method, run), val in frame[frame["split"] == "val"].groupby(["method", "run"], sort=False):
-        val = val.sort_values("step")
-        first, last = val.iloc[0], val.iloc[-1]
-        text = f"{method} ({run}): val loss {first['loss']:.3f} at update {first['step']}"
-        text += f", {last['loss']:.3f} at {last['step']} ({first['loss'] - last['loss']:.3f} lower)"
-        if math.isfinite(entropy):
-            side = "under" if last["loss"] < entropy else "over"
-            text += f", {abs(entropy - last['loss']):.2f} {side} the unigram entropy"
-        words.append(text + ".")
-    return words
-
-
 def plot_differences(frame: Frame, ax: Axes | None = None) -> Figure:
     """Validation loss less that of residual by update (`to_baseline` of curves): below 0 is better than residual."""
     with style():
@@ -86,46 +64,3 @@ def say_differences(frame: Frame) -> list[str]:
         f"{row.method} ({row.run}): {row.difference:+.4f} nats/token to residual at update {row.step}."
         for row in last.itertuples()
     ] or ["No residual run with the same setting and seed to compare with."]
-
-
-def plot_finals(frame: Frame) -> Figure:
-    """Validation loss, speed and memory at the end, a row a method and a point a run (seed), values written beside."""
-    with style():
-        methods = list(looks(frame["method"]))
-        figure = Figure(figsize=(9.6, 1.3 + 0.42 * max(len(methods), 1)), layout="constrained")
-        figure.suptitle(", ".join(frame["setting"].unique()), fontsize=9)
-        axes = figure.subplots(1, len(PANELS), sharey=True)
-        for ax, (column, label) in zip(axes, PANELS.items(), strict=True):
-            if not np.isfinite(frame[column]).any():
-                empty(ax, f"no {label}")
-                continue
-            _points(ax, frame, column, methods)
-            ax.set(xlabel=label, yticks=range(len(methods)), yticklabels=methods)
-            ax.set_ylim(len(methods) - 0.4, -0.6)
-    return figure
-
-
-def say_finals(frame: Frame) -> list[str]:
-    """For each setting the methods of finished runs in order of loss, with their paired differences to residual."""
-    words = []
-    for setting, part in by_method(frame).groupby("setting", sort=False):
-        ranked = part.sort_values("val_loss")
-        each = [f"{row.method} {row.val_loss:.4f}{_against(row.difference)}" for row in ranked.itertuples()]
-        words.append(f"{setting}, best first: {'; '.join(each)}.")
-    return words or ["No run has finished yet."]
-
-
-def _points(ax: Axes, frame: Frame, column: str, methods: list[str]) -> None:
-    for row, (method, look) in enumerate(looks(methods).items()):
-        values = frame.loc[frame["method"] == method, column].dropna()
-        ax.plot(values, [row] * len(values), color=look["color"], marker=look["marker"], linestyle="none")
-        if len(values):
-            text = f"{values.mean():.4f}" if column == "val_loss" else number(values.mean())
-            ax.annotate(
-                text, (values.mean(), row), xytext=(0, 6), textcoords="offset points", ha="center", fontsize=7.5
-            )
-    ax.margins(x=0.25)
-
-
-def _against(difference: float) -> str:
-    return f" ({difference:+.4f} to residual)" if math.isfinite(difference) and difference else ""

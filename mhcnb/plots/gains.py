@@ -5,10 +5,9 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from mhcnb.analysis.gains import Frame
-from mhcnb.plots.style import canvas, empty, looks, number, style
+from mhcnb.plots.style import canvas, empty, logarithmic, looks, number, plain_ticks, reduction_of, style
 
 FLOOR = 1e-9  # below the rounding of float32 sums: the lower end of a logarithmic axis of deviations
 PANELS = (("single", "forward"), ("single", "backward"), ("prefix", "forward"), ("suffix", "backward"))
@@ -30,7 +29,7 @@ def plot_gain(frame: Frame, scope: str, side: str, ax: Axes | None = None) -> Fi
         chosen = frame[frame["scope"] == scope]
         for method, look in looks(frame["method"]).items():
             _lines(ax, chosen[chosen["method"] == method], side, method, look)
-        _logarithmic(ax, chosen[side])
+        logarithmic(ax, chosen[side])
         ax.axhline(1, color="#777777", linewidth=0.8, zorder=1)
         ax.set(title=TITLES[scope, side], xlabel="depth l (sites)", ylabel="amax gain (ratio)")
         if alone:
@@ -48,7 +47,7 @@ def plot_gains(frame: Frame) -> Figure:
             for ax in axes.flat:
                 empty(ax, "no gains")
             return figure
-        figure.suptitle(", ".join(frame["setting"].unique()), fontsize=9)
+        figure.suptitle("; ".join(filter(None, [*frame["setting"].unique(), reduction_of(frame)])), fontsize=9)
         for ax, (scope, side) in zip(axes.flat, PANELS, strict=True):
             plot_gain(frame, scope, side, ax)
         _share_range(axes[0])
@@ -116,31 +115,12 @@ def _lines(ax: Axes, part: Frame, side: str, method: str, look: dict) -> None:
         label = "_nolegend_"
 
 
-def _logarithmic(ax: Axes, values: Any) -> None:
-    """A logarithmic axis that never shows less than 0.95 to 1.05: rounding errors must not look like growth."""
-    finite = values[values.map(math.isfinite) & (values > 0)]
-    ax.set_yscale("log")
-    low, high = (min(finite.min(), 0.95), max(finite.max(), 1.05)) if len(finite) else (0.95, 1.05)
-    room = (high / low) ** 0.07
-    ax.set_ylim(low / room, high * room)
-    _plain_ticks(ax)
-
-
-def _plain_ticks(ax: Axes) -> None:
-    """1.05 rather than 1.05 x 10^0, as many as fit."""
-    low, high = ax.get_ylim()
-    wide = LogLocator(10) if high / low > 100 else LogLocator(10, subs=(1, 1.5, 2, 3, 5, 7))
-    ax.yaxis.set_major_locator(MaxNLocator(6) if high / low < 2 else wide)
-    ax.yaxis.set_minor_locator(NullLocator())
-    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-
-
 def _share_range(axes) -> None:
     """One vertical range, so that forward and backward compare by eye."""
     limits = [ax.get_ylim() for ax in axes]
     for ax in axes:
         ax.set_ylim(min(low for low, _ in limits), max(high for _, high in limits))
-        _plain_ticks(ax)
+        plain_ticks(ax)
 
 
 def _peak(part: Frame, side: str) -> str:

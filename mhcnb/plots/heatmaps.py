@@ -16,20 +16,25 @@ PANEL = 1.9  # inches
 
 
 def plot_matrix(
-    matrix: np.ndarray, ax: Axes | None = None, title: str = "", scale: dict[str, Any] | None = None
+    matrix: np.ndarray,
+    ax: Axes | None = None,
+    title: str = "",
+    scale: dict[str, Any] | None = None,
+    sums: bool = True,
 ) -> Figure:
     """One matrix [n_out, n_in]: destination i downwards, source j to the right, sums outside. `scale`: cmap, norm."""
     with style():
         figure, ax = canvas(ax, 3.2, 3.2)
         n = len(matrix)
+        end = n + 0.35 if sums else n - 0.5
         scale = scale or scale_of({"": matrix})
         ax.imshow(matrix, **scale)
-        ax.set(title=title, xlim=(-0.5, n + 0.35), ylim=(n + 0.35, -0.5), xticks=range(n), yticks=range(n))
+        ax.set(title=title, xlim=(-0.5, end), ylim=(end, -0.5), xticks=range(n), yticks=range(n))
         ax.grid(visible=False)
         ax.spines[:].set_visible(False)
         ax.tick_params(length=0, labelsize=7, pad=1, labelcolor="#777777", labeltop=True, labelbottom=False)
         if n <= READABLE:
-            _write_numbers(ax, matrix, scale, size=7.5 if n <= 4 else 5)
+            _write_numbers(ax, matrix, scale, size=7.5 if n <= 4 else 5, sums=sums)
     return figure
 
 
@@ -82,15 +87,17 @@ def scale_of(matrices: Mapping[str, np.ndarray]) -> dict[str, Any]:
     return dict(cmap="PuOr_r", norm=TwoSlopeNorm(0, -reach, reach))
 
 
-def _write_numbers(ax: Axes, matrix: np.ndarray, scale: dict[str, Any], size: float) -> None:
+def _write_numbers(ax: Axes, matrix: np.ndarray, scale: dict[str, Any], size: float, sums: bool) -> None:
     """Entries in the cells, black or white by what is below them; sums to the right and below."""
     n, shade = len(matrix), colormaps[scale["cmap"]]
+    # inside the axes: the layout need not measure each number, which takes longer than all the rest
+    place: dict[str, Any] = dict(ha="center", va="center", fontsize=size, in_layout=False)
     for i, j in np.ndindex(*matrix.shape):
         red, green, blue, _ = shade(scale["norm"](matrix[i, j]))
         ink = "black" if 0.299 * red + 0.587 * green + 0.114 * blue > 0.5 else "white"
-        ax.text(j, i, _entry(matrix[i, j]), ha="center", va="center", fontsize=size, color=ink)
-    margin: dict[str, Any] = dict(ha="center", va="center", fontsize=size, color="#444444", style="italic")
-    for k in range(n):
+        ax.text(j, i, _entry(matrix[i, j]), color=ink, **place)
+    margin: dict[str, Any] = place | dict(color="#444444", style="italic")
+    for k in range(n if sums else 0):
         ax.text(n, k, _entry(matrix[k].sum()), **margin)
         ax.text(k, n, _entry(matrix[:, k].sum()), **margin)
 

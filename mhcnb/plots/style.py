@@ -6,8 +6,10 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import matplotlib
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from mhcnb import registry
 
@@ -83,6 +85,36 @@ def empty(ax: Axes, words: str) -> None:
     """Says in the axes why there is nothing to see."""
     ax.set_axis_off()
     ax.text(0.5, 0.5, words, ha="center", va="center", transform=ax.transAxes, color="#555555", wrap=True)
+
+
+def logarithmic(ax: Axes, values: Any, around: float | None = 1.0) -> None:
+    """A logarithmic axis over the positive finite values. With `around` it never shows less than 0.95 to 1.05 of it:
+    rounding errors must not look like growth."""
+    values = np.ravel(np.asarray(values, dtype=float))
+    values = values[np.isfinite(values) & (values > 0)]
+    ax.set_yscale("log")
+    low, high = (values.min(), values.max()) if values.size else (around or 1.0,) * 2
+    if around is not None:
+        low, high = min(low, 0.95 * around), max(high, 1.05 * around)
+    room = max((high / low) ** 0.07, 1.02)
+    ax.set_ylim(low / room, high * room)
+    plain_ticks(ax)
+
+
+def plain_ticks(ax: Axes) -> None:
+    """1.05 rather than 1.05 x 10^0, as many as fit."""
+    low, high = ax.get_ylim()
+    wide = LogLocator(10) if high / low > 100 else LogLocator(10, subs=(1, 1.5, 2, 3, 5, 7))
+    ax.yaxis.set_major_locator(MaxNLocator(6) if high / low < 2 else wide)
+    ax.yaxis.set_minor_locator(NullLocator())
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+
+
+def reduction_of(frame: Any) -> str:
+    """How tokens were reduced, for a title; from the column `reduction` of measured frames."""
+    names = {"per_token_then_mean": "each token's, then over tokens", "mean_matrix_then_max": "of the mean matrix"}
+    found = frame["reduction"].unique() if "reduction" in frame else []
+    return "reduction: " + ", ".join(names.get(name, str(name)) for name in found) if len(found) else ""
 
 
 def number(value: float, digits: int = 3) -> str:

@@ -38,10 +38,12 @@ def save(run: Run, step: int, model: Model, config: RunConfig) -> Path:
 def load_model(path: str | Path) -> tuple[Model, RunConfig]:
     """(model, config) of a run (its last checkpoint) or of a checkpoint folder; on the CPU.
 
-    Raises CheckpointError where the weights are damaged or not of the configuration beside them.
+    Raises CheckpointError where the weights are damaged or not of the configuration beside them, or the checkpoint
+    was written by a newer version.
     """
     path = Path(path)
     folder = path if (path / "model.safetensors").is_file() else Run.open(path).last_checkpoint()
+    _require_known_format(folder / "state.json")
     values, lines = yamlfile.read_mapping(folder / "config.yaml")
     config = build_config(values, str(folder / "config.yaml"), lines)
     model = build_model(config)
@@ -52,6 +54,21 @@ def load_model(path: str | Path) -> tuple[Model, RunConfig]:
     _require_match(state, model.state_dict(), folder)
     model.load_state_dict(state)
     return model, config
+
+
+def _require_known_format(path: Path) -> None:
+    try:
+        state = json.loads(path.read_text(encoding="utf-8"))
+        written = state["format"]
+    except FileNotFoundError:
+        return  # only the weights were kept
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{path} cannot be read ({error}): the checkpoint was not written to its end") from error
+    if not isinstance(written, int) or written > FORMAT:
+        raise CheckpointError(
+            f"{path}: checkpoint format {written!r}; this mhcnb reads formats up to {FORMAT}: written by a newer "
+            "version, install that one"
+        )
 
 
 def _require_match(state: dict, own: dict, folder: Path) -> None:

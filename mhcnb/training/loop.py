@@ -21,6 +21,7 @@ from mhcnb.run import Run
 from mhcnb.training import distributed, launch
 from mhcnb.training.checkpoint import save
 from mhcnb.training.evaluate import evaluate
+from mhcnb.training.monitoring import Monitor
 from mhcnb.training.optim import scale_and_clip, set_rate
 from mhcnb.training.progress import Meter, Progress
 from mhcnb.training.schedules import cosine
@@ -53,7 +54,9 @@ def train_steps(config: RunConfig, out: Path) -> Iterator[StepInfo]:
     """
     with session(config, out) as s, Stopper(s.run) as stopper, Progress(s) as progress:
         meter = Meter(s)
+        monitor = Monitor(s, meter)
         first = _evaluate(s, 0, meter)
+        monitor.follow(0, None)
         progress.show(0, None, first)
         yield StepInfo(0, torch.tensor(float("nan")), torch.tensor(float("nan")), 0.0, None, first)
         carries: list[Any] = [None] * s.share.steps
@@ -61,6 +64,7 @@ def train_steps(config: RunConfig, out: Path) -> Iterator[StepInfo]:
         for step, batches in _updates(s):
             loss, norm, rate = _update(s, step, batches, carries)
             line = meter.line(step, loss, norm, rate)
+            monitor.follow(step, line)
             asked = distributed.any_rank(stopper.asked())
             last = step == s.config.train.steps or asked
             evaluation = None

@@ -55,6 +55,7 @@ class Meter:
         self._mark, self._marked_step = now, step
         record = {"type": "train", "step": step, "time_s": self.elapsed(), "loss": values["loss"], "lr": rate}
         record |= {"grad_norm": values["grad_norm"], "tokens_per_s": self.tokens * steps / seconds}
+        record["peak_memory_gb"] = launch.peak_memory_gb(self.s.device)
         if self.peak:
             per_rank = record["tokens_per_s"] / self.s.world.size
             record["mfu"] = self.s.model.flops_per_token() * per_rank / self.peak

@@ -13,6 +13,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+SCREENSHOTS = ROOT / "outputs" / "screenshots"
+# in 02, as its JSON has it: until it is stopped, with records that come soon
+BRIEF = 'train.steps\\": 60'
+LONG = 'train.steps\\": 100000, \\"log.every\\": 2, \\"log.maps_every\\": 5'
 KERNEL_READY = """
 const context = jupyterapp.shell.currentWidget?.context?.sessionContext;
 const kernel = context?.session?.kernel;
@@ -26,10 +30,14 @@ jupyterapp.commands.execute('notebook:run-all-cells').then(() => done('ran'), er
 
 @pytest.fixture(scope="session")
 def project(tmp_path_factory):
-    """What a user has: running a notebook writes its outputs into this copy."""
+    """What a user has: running a notebook writes its outputs into this copy, where 02 trains until it is stopped."""
     folder = tmp_path_factory.mktemp("project")
     for name in ("notebooks", "params"):
         shutil.copytree(ROOT / name, folder / name)
+    notebook = folder / "notebooks" / "02-train.ipynb"
+    text = notebook.read_text()
+    assert BRIEF in text
+    notebook.write_text(text.replace(BRIEF, LONG))
     return folder
 
 
@@ -37,10 +45,14 @@ def project(tmp_path_factory):
 def lab(project, tmp_path_factory):
     """The address of a running JupyterLab."""
     home = tmp_path_factory.mktemp("jupyter")
-    settings = home / "settings" / "@jupyterlab" / "notebook-extension"
-    settings.mkdir(parents=True)
-    # all cells in the page, not only those in sight
-    (settings / "tracker.jupyterlab-settings").write_text(json.dumps({"windowingMode": "none"}))
+    settings = {  # all cells in the page, not only those in sight; no question about news over them
+        "notebook-extension/tracker": {"windowingMode": "none"},
+        "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
+    }
+    for name, values in settings.items():
+        path = home / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
+        path.parent.mkdir(parents=True)
+        path.write_text(json.dumps(values))
     folders = {"CONFIG": "config", "DATA": "data", "RUNTIME": "runtime"}
     environment = os.environ | {f"JUPYTER_{name}_DIR": str(home / folder) for name, folder in folders.items()}
     environment |= {
@@ -100,20 +112,42 @@ class Page:
         return self
 
     def errors(self):
-        found = self.driver.find_elements("css selector", '[data-mime-type="application/vnd.jupyter.error"]')
-        return [element.text for element in found]
+        return self._texts('[data-mime-type="application/vnd.jupyter.error"]')
 
     def pictures(self):
         """The width of each picture that is drawn."""
-        images = self.driver.find_elements("css selector", ".jp-OutputArea img")
-        return [width for image in images if (width := int(image.get_property("naturalWidth")))]
+        script = "return [...document.querySelectorAll('.jp-OutputArea img')].map(e => e.naturalWidth)"
+        return [width for width in self.driver.execute_script(script) if width]
 
     def printed(self):
-        return "\n".join(e.text for e in self.driver.find_elements("css selector", ".jp-OutputArea-output"))
+        return "\n".join(self._texts(".jp-OutputArea-output"))
+
+    def _texts(self, css):
+        """In one go: an element found may be gone when it is asked for its text."""
+        return self.driver.execute_script(f"return [...document.querySelectorAll('{css}')].map(e => e.innerText)")
 
     def button(self, text):
         buttons = self.driver.find_elements("css selector", ".jp-OutputArea button.widget-button")
         return next((button for button in buttons if button.text.startswith(text)), None)
+
+    def said(self):
+        """What each explorer says of its picture."""
+        return self._texts('.jp-OutputArea [role="status"]')
+
+    def press(self, label, keys):
+        """Keys on the handle of the slider beside the first field of that name."""
+        rows = self.driver.find_elements("xpath", f"//label[text()='{label}']/ancestor::*[.//*[@role='slider']][1]")
+        handle = rows[0].find_element("css selector", '[role="slider"]')
+        self.driver.execute_script("arguments[0].scrollIntoView({block: 'center'}); arguments[0].focus()", handle)
+        handle.send_keys(keys)
+
+    def screenshot(self, name, css='.jp-OutputArea [role="status"]'):
+        """Kept for people to look at, scrolled to the first of what the selector finds."""
+        SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+        found = self.driver.find_elements("css selector", css)
+        if found:
+            self.driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", found[0])
+        self.driver.save_screenshot(str(SCREENSHOTS / f"{name}.png"))
 
     def wait(self, condition, seconds, what):
         _wait(condition, seconds, what)

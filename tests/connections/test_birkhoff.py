@@ -11,6 +11,7 @@ from mhcnb.connections.birkhoff import BLOCK, permutation_matrices, sinkhorn, si
 SOFT = torch.tensor([[1, 2, 0, -1], [0, 0.5, 1, 3], [-2, 0, 1, 0], [2, -1, 0.5, 1]], dtype=torch.float64)
 HARD = torch.tensor([[0, 15, 0, -15], [0, 0, 0, 0], [-15, 0, 15, 0], [15, 0, 0, 15]], dtype=torch.float64)
 ORDERS = ["rows", "columns"]
+FIRST = ["sums", "softmax"]
 
 
 def logits_of_range(size, n, seed=0):
@@ -65,14 +66,23 @@ def test_known_sums_near_the_boundary(last_row, columns):
     torch.testing.assert_close(sinkhorn(M.log()).sum(0), expected, rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("first", FIRST)
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("eps", [0.0, 1e-6, 0.1])
-@pytest.mark.parametrize("n", [2, 3, 4, 7])
-def test_equals_the_definition(order, eps, n):
-    logits = logits_of_range(8, n)
-    torch.testing.assert_close(
-        sinkhorn(logits, 5, order, eps), sinkhorn_plain(logits, 5, order, eps), rtol=1e-12, atol=1e-14
-    )
+@pytest.mark.parametrize("n", [1, 2, 3, 4, 7])
+@pytest.mark.parametrize("iterations", [0, 1, 5])
+def test_equals_the_definition(order, eps, n, iterations, first):
+    logits = logits_of_range(8, n) if n > 1 else torch.randn(6, 1, 1, dtype=torch.float64)
+    recipe = iterations, order, eps, first
+    torch.testing.assert_close(sinkhorn(logits, *recipe), sinkhorn_plain(logits, *recipe), rtol=1e-12, atol=1e-14)
+
+
+def test_softmax_first_by_hand():
+    """exp = [[1, 3], [1, 1]], columns (2, 4), then eps = 1/4 to each entry; rows [3/4, 1], [3/4, 1/2] + eps."""
+    logits = torch.tensor([[1.0, 3.0], [1.0, 1.0]]).log()
+    expected = torch.tensor([[0.375, 0.5], [0.5, 1 / 3]])
+    torch.testing.assert_close(sinkhorn_plain(logits, 1, "rows", 0.25, "softmax"), expected)
+    torch.testing.assert_close(sinkhorn(logits, 1, "rows", 0.25, "softmax"), expected)
 
 
 def test_definition_is_two_divisions_a_round():
@@ -90,13 +100,14 @@ def test_order_is_transposition():
     torch.testing.assert_close(sinkhorn(logits, 3, "columns"), sinkhorn(logits.mT, 3, "rows").mT)
 
 
+@pytest.mark.parametrize("first", FIRST)
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("eps", [0.0, 1e-6])
 @pytest.mark.parametrize("size", [100.0, 1000.0])
-def test_finite_where_exp_is_not(order, eps, size):
+def test_finite_where_exp_is_not(order, eps, size, first):
     """float32 logits whose exponential overflows or vanishes, values and gradients."""
     logits = logits_of_range(size, 4).float().requires_grad_()
-    M = sinkhorn(logits, 20, order, eps)
+    M = sinkhorn(logits, 20, order, eps, first)
     (grad,) = torch.autograd.grad(M.square().sum(), logits)
     assert M.isfinite().all()
     assert grad.isfinite().all()
@@ -119,15 +130,16 @@ def test_batches(batch):
 # gradients -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("first", FIRST)
 @pytest.mark.parametrize("order", ORDERS)
-@pytest.mark.parametrize("eps", [0.0, 1e-6])
-@pytest.mark.parametrize("iterations", [1, 3, 20])
+@pytest.mark.parametrize("eps", [0.0, 1e-6, 0.1])
+@pytest.mark.parametrize("iterations", [0, 1, 3, 20])
 @pytest.mark.parametrize("size", [1.0, 10.0, 30.0])
-def test_gradient_of_the_definition(size, iterations, eps, order):
+def test_gradient_of_the_definition(size, iterations, eps, order, first):
     logits = logits_of_range(size, 4).requires_grad_()
     weights = torch.randn(logits.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     ours, plain = (
-        torch.autograd.grad((f(logits, iterations, order, eps) * weights).sum(), logits)[0]
+        torch.autograd.grad((f(logits, iterations, order, eps, first) * weights).sum(), logits)[0]
         for f in (sinkhorn, sinkhorn_plain)
     )
     torch.testing.assert_close(ours, plain, rtol=1e-9, atol=1e-11)

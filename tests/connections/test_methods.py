@@ -7,7 +7,7 @@ import torch
 from pydantic import ValidationError
 
 from mhcnb import registry
-from mhcnb.connections.base import Ends
+from mhcnb.connections.ends import Ends
 
 
 def make(name, n=4, d=6, index=0, **fields):
@@ -165,7 +165,7 @@ def test_exact_residual_needs_the_mean(reduce):
 @pytest.mark.parametrize("name", ["hc", "mhc", "mhc_lite"])
 def test_expand_repeats(name):
     x = torch.randn(2, 3, 6)
-    X = Ends(make(name).config).expand(x)
+    X = Ends(make(name).config, 6).expand(x)
     assert X.shape == (2, 3, 4, 6)
     assert all(torch.equal(X[..., i, :], x) for i in range(4))
 
@@ -174,7 +174,7 @@ def test_reduce_rules():
     """norm(mean), norm(sum), sum of norm(each), with a norm that is none of them by accident."""
     X, norm = torch.randn(2, 4, 6), lambda x: x.square()
     rules = {
-        reduce: Ends(make("hc", reduce=reduce, init="method").config).reduce(X, norm)
+        reduce: Ends(make("hc", reduce=reduce, init="method").config, 6).reduce(X, norm)
         for reduce in ("mean", "sum", "norm_sum")
     }
     torch.testing.assert_close(rules["mean"], (X.sum(1) / 4) ** 2)

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from pydantic import ValidationError
 
 from mhcnb import load_config, registry
 
@@ -18,15 +19,28 @@ def pytest_generate_tests(metafunc):
 
 @pytest.fixture
 def make():
-    """make(name, n, d, index=, **fields): a connection; where the method has no choice of n, that of its config."""
+    """make(name, n, d, index=, **fields): a connection; of the next n that the method takes, where it refuses this one,
+    or of the only one."""
 
     def make(name, n=3, d=4, index=1, **fields):
         cls = registry.load("connections", name)
-        fields |= {"streams": n}
-        config = cls.Config(name=name, **{k: v for k, v in fields.items() if k in cls.Config.model_fields})
+        fields = {key: value for key, value in fields.items() if key in cls.Config.model_fields}
+        config = first_accepted(cls.Config, [n, n + 1, n + 2, n + 3], name=name, **fields)
         return cls(config, config.streams, d, index, torch.Generator().manual_seed(0))
 
     return make
+
+
+def first_accepted(config, streams, **fields):
+    """The configuration with the first number of streams that is not refused."""
+    if "streams" not in config.model_fields:
+        return config(**fields)
+    for n in streams:
+        try:
+            return config(streams=n, **fields)
+        except ValidationError as error:
+            refused = error
+    raise refused
 
 
 @pytest.fixture
@@ -45,10 +59,13 @@ def perturb():
 
 @pytest.fixture
 def small(request):
-    """small(model, connection, overrides): the configuration `tiny` of a model, cut down."""
+    """small(model, connection, overrides, dialect): the configuration `tiny` of a model, cut down; in a dialect, where
+    the connection has any."""
 
-    def small(model, connection, overrides=None):
+    def small(model, connection, overrides=None, dialect="paper"):
         path = request.config.rootpath / "params" / model / "tiny.yaml"
-        return load_config(path, {"connection.name": connection} | SMALL.get(model, {}) | (overrides or {}))
+        several = "dialect" in registry.load("connections", connection).Config.model_fields
+        spoken = {"connection.dialect": dialect} if several else {}
+        return load_config(path, {"connection.name": connection} | spoken | SMALL.get(model, {}) | (overrides or {}))
 
     return small

@@ -5,7 +5,7 @@ import torch
 from torch.func import functional_call
 
 from mhcnb import registry
-from mhcnb.connections.base import DIALECTS
+from mhcnb.connections.base import DIALECTS, Maps
 
 WIDTHS = [(2, 3), (3, 4), (4, 2)]
 
@@ -145,6 +145,16 @@ def test_the_probe_gives_the_maps_that_are_used(connection_name, make, perturb):
     connection(X, branch)
     assert len(seen) == 1
     assert all(torch.equal(a, b) for a, b in zip(seen[0], connection.maps(X), strict=True))
+
+
+def test_what_the_probe_gives_back_is_used(connection_name, make, perturb):
+    """Other maps in, the equation with these out."""
+    connection = perturb(make(connection_name).double())
+    X, other = streams(connection, 3), Maps(*(torch.randn_like(m) for m in connection.maps(streams(connection, 3))))
+    connection.probe = lambda maps: other
+    y = branch((other.pre.unsqueeze(-1) * X).sum(-2))
+    expected = other.res @ X + other.post.unsqueeze(-1) * y.unsqueeze(-2)
+    torch.testing.assert_close(connection(X, branch), expected, rtol=1e-12, atol=1e-12)
 
 
 def test_context_goes_to_the_branch(connection_name, make):

@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from mhcnb import build_model
-from mhcnb.connections.base import Connection
+from mhcnb.connections.base import DIALECTS, Connection
 from mhcnb.layers.site import sites
 
 
@@ -41,16 +41,18 @@ def test_exact_residual_equals_the_residual_model_in_float64(small, model_name, 
     assert relative(*map(logits, pair(small, model_name, connection_name))) < 1e-12
 
 
-def test_backbone_does_not_depend_on_the_connection(small, model_name, connection_name):
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_backbone_does_not_depend_on_the_connection(small, model_name, connection_name, dialect):
     """One seed, one backbone: runs of two methods are paired."""
-    state = build_model(small(model_name, connection_name)).state_dict()
+    state = build_model(small(model_name, connection_name, dialect=dialect)).state_dict()
     for name, value in build_model(small(model_name, "residual")).state_dict().items():
         assert torch.equal(state[name], value), name
 
 
-def test_streams_part_in_training(small, model_name, connection_name):
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_streams_part_in_training(small, model_name, connection_name, dialect):
     """Spread: distance from the mean over streams, relative to the state, at the input of the inner sites."""
-    model = build_model(small(model_name, connection_name))
+    model = build_model(small(model_name, connection_name, dialect=dialect))
     spread, inputs = {}, tokens(model, 4, 10)
 
     def watch(name):
@@ -75,9 +77,10 @@ def test_streams_part_in_training(small, model_name, connection_name):
     assert max(spread.values()) > 1e-4 if several else max(spread.values()) == 0
 
 
+@pytest.mark.parametrize("dialect", DIALECTS)
 @pytest.mark.parametrize("lengths", [(4, 6), (1, 1, 8), (10,), (3, 2, 5)], ids=str)
-def test_packed_documents_give_the_logits_of_each_alone(small, perturb, model_name, connection_name, lengths):
-    model = perturb(build_model(small(model_name, connection_name)), 0.05)
+def test_packed_documents_give_the_logits_of_each_alone(small, perturb, model_name, connection_name, dialect, lengths):
+    model = perturb(build_model(small(model_name, connection_name, dialect=dialect)), 0.05)
     inputs = tokens(model, 1, sum(lengths))
     documents = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths)).unsqueeze(0)
     with torch.no_grad():
@@ -86,17 +89,19 @@ def test_packed_documents_give_the_logits_of_each_alone(small, perturb, model_na
     torch.testing.assert_close(packed, torch.cat(alone, dim=1), rtol=1e-5, atol=1e-6)
 
 
-def test_save_and_load(small, perturb, tmp_path, model_name, connection_name):
-    model = perturb(build_model(small(model_name, connection_name)), 0.1)
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_save_and_load(small, perturb, tmp_path, model_name, connection_name, dialect):
+    model = perturb(build_model(small(model_name, connection_name, dialect=dialect)), 0.1)
     save_file(model.state_dict(), tmp_path / "model.safetensors")
-    other = build_model(small(model_name, connection_name, {"seed": 99}))
+    other = build_model(small(model_name, connection_name, {"seed": 99}, dialect))
     assert not torch.equal(logits(other), logits(model))
     other.load_state_dict(load_file(tmp_path / "model.safetensors"))
     assert torch.equal(logits(other), logits(model))
 
 
-def test_autocast_leaves_coefficients_in_float32(small, perturb, model_name, connection_name):
-    model = perturb(build_model(small(model_name, connection_name)), 0.1)
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_autocast_leaves_coefficients_in_float32(small, perturb, model_name, connection_name, dialect):
+    model = perturb(build_model(small(model_name, connection_name, dialect=dialect)), 0.1)
     seen = []
     for site in sites(model).values():
         site.connection.probe = seen.append
@@ -106,12 +111,13 @@ def test_autocast_leaves_coefficients_in_float32(small, perturb, model_name, con
     assert {m.dtype for maps in seen for m in maps} == {torch.float32}
 
 
-def test_parameter_groups(small, model_name, connection_name):
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_parameter_groups(small, model_name, connection_name, dialect):
     """Every parameter once. Matrices and embeddings decay; norms, gates and static maps never, unless asked for."""
-    has_static = "decay_static" in type(small(model_name, connection_name).connection).model_fields
+    has_static = "decay_static" in type(small(model_name, connection_name, dialect=dialect).connection).model_fields
     for decay_static in (False, True) if has_static else (False,):
         overrides = {"connection.decay_static": decay_static} if has_static else {}
-        model = build_model(small(model_name, connection_name, overrides))
+        model = build_model(small(model_name, connection_name, overrides, dialect))
         groups = model.param_groups()
         assert all(set(group) == {"name", "optimizer", "lr_mult", "decay", "params"} for group in groups)
         decays = [(id(p), group["decay"]) for group in groups for p in group["params"]]
@@ -123,17 +129,19 @@ def test_parameter_groups(small, model_name, connection_name):
             assert not (expected and any(part in name for part in ("norm", "gate", "gamma"))), name
 
 
-def test_no_draw_without_a_seed(small, model_name, connection_name):
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_no_draw_without_a_seed(small, model_name, connection_name, dialect):
     before = torch.get_rng_state()
-    first = build_model(small(model_name, connection_name)).state_dict()
+    first = build_model(small(model_name, connection_name, dialect=dialect)).state_dict()
     assert torch.equal(torch.get_rng_state(), before)
-    again = build_model(small(model_name, connection_name)).state_dict()
+    again = build_model(small(model_name, connection_name, dialect=dialect)).state_dict()
     assert all(torch.equal(first[name], again[name]) for name in first)
-    other = build_model(small(model_name, connection_name, {"seed": 2})).state_dict()
+    other = build_model(small(model_name, connection_name, {"seed": 2}, dialect)).state_dict()
     assert any(not torch.equal(first[name], other[name]) for name in first)
 
 
-def test_every_parameter_learns(small, perturb, model_name, connection_name):
-    model = perturb(build_model(small(model_name, connection_name)), 0.1)
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_every_parameter_learns(small, perturb, model_name, connection_name, dialect):
+    model = perturb(build_model(small(model_name, connection_name, dialect=dialect)), 0.1)
     model({"inputs": tokens(model, 3, 10)}).logits.square().sum().backward()
     assert all(p.grad is not None and p.grad.abs().max() > 0 for p in model.parameters())

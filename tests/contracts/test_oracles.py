@@ -61,16 +61,20 @@ def hc(connection, X):
 
 
 def mhc(connection, X):
-    """mHC eq. 8-9: exp, then `iterations` times one side and the other, the exact side last."""
+    """mHC eq. 8-9: exp, then `iterations` times one side and the other, the exact side last. DeepSeek-V4: eps goes to
+    the entries, not the sums, of the very first division, and to pre."""
     pre, post, logits = joint_logits(connection, X)
     n, config = connection.n, connection.config
     M = [[math.exp(logits[i * n + j]) for j in range(n)] for i in range(n)]
-    for _ in range(config.iterations):
-        for side in ("columns", "rows") if config.order == "rows" else ("rows", "columns"):
-            rows = [sum(M[i]) + config.eps for i in range(n)]
-            columns = [sum(M[i][j] for i in range(n)) + config.eps for j in range(n)]
-            M = [[M[i][j] / (rows[i] if side == "rows" else columns[j]) for j in range(n)] for i in range(n)]
-    return pre, post, M
+    for half in range(2 * config.iterations):
+        floor = half == 0 and config.first == "softmax"
+        eps = 0 if floor else config.eps
+        rows = [sum(M[i]) + eps for i in range(n)]
+        columns = [sum(M[i][j] for i in range(n)) + eps for j in range(n)]
+        by_rows = half % 2 == (1 if config.order == "rows" else 0)
+        M = [[M[i][j] / (rows[i] if by_rows else columns[j]) for j in range(n)] for i in range(n)]
+        M = [[value + config.eps * floor for value in row] for row in M]
+    return [value + config.pre_eps for value in pre], post, M
 
 
 def mhc_lite(connection, X):
@@ -84,7 +88,44 @@ def mhc_lite(connection, X):
     return pre, post, res
 
 
-ORACLES = {"residual": residual, "hc": hc, "mhc": mhc, "mhc_lite": mhc_lite}
+def kromhc(connection, X):
+    """KromHC: two streams exchange by factor k what their numbers differ in at bit k, the first factor the highest."""
+    pre, post, logits = joint_logits(connection, X)
+    n, K = connection.n, len(logits) // 2
+    res = [[1.0] * n for _ in range(n)]
+    for i, j, k in itertools.product(range(n), range(n), range(K)):
+        stay, swap = math.exp(logits[2 * k]), math.exp(logits[2 * k + 1])
+        differ = (i ^ j) >> (K - 1 - k) & 1
+        res[i][j] *= (swap if differ else stay) / (stay + swap)
+    return pre, post, res
+
+
+def joint_logits_without_res(connection, X):
+    p, n = parameters(connection), connection.n
+    raw = projected(normed([v for row in X for v in row], connection.config, p["gamma"]), p["weight"])
+    pre = [sigmoid(p["gate"][0] * raw[i] + p["bias.pre"][i]) for i in range(n)]
+    return pre, [2 * sigmoid(p["gate"][1] * raw[n + i] + p["bias.post"][i]) for i in range(n)]
+
+
+def identity(connection, X):
+    n = connection.n
+    return *joint_logits_without_res(connection, X), [[float(i == j) for j in range(n)] for i in range(n)]
+
+
+def average(connection, X):
+    n = connection.n
+    return *joint_logits_without_res(connection, X), [[1 / n] * n for _ in range(n)]
+
+
+ORACLES = {
+    "residual": residual,
+    "hc": hc,
+    "mhc": mhc,
+    "mhc_lite": mhc_lite,
+    "kromhc": kromhc,
+    "identity": identity,
+    "average": average,
+}
 
 
 @pytest.mark.parametrize("n", [2, 3, 4])
@@ -128,7 +169,7 @@ def permute_mhc_lite(connection, p):
 @pytest.mark.parametrize("dialect", DIALECTS)
 def test_a_cyclic_permutation_moves_stream_p_i_to_i(make, permute, p, dialect):
     """X'_i = X_{p(i)}: no cyclic permutation of three or more is its own transpose."""
-    connection = make(permute.__name__.removeprefix("permute_"), len(p), 5, dialect=dialect)
+    connection = make(permute.__name__.removeprefix("permute_"), len(p), 5, dialect=dialect, eps=0.0)
     with torch.no_grad():
         permute(connection, p)
         X = torch.randn(2, len(p), 5)
@@ -143,6 +184,9 @@ COUNTS = {  # without a norm weight; d + that of it
     "hc": lambda n, d: (d * (n + 2) + n * (n + 2) + 2, d),
     "mhc": lambda n, d: (n * n * (n + 2) * d + n * (n + 2) + 3, n * d),
     "mhc_lite": lambda n, d: (n * d * (math.factorial(n) + 2 * n) + math.factorial(n) + 2 * n + 3, n * d),
+    "kromhc": lambda n, d: ((n * d + 1) * (2 * math.log2(n) + 2 * n) + 3, n * d),
+    "identity": lambda n, d: (n * d * 2 * n + 2 * n + 2, n * d),
+    "average": lambda n, d: (n * d * 2 * n + 2 * n + 2, n * d),
 }
 
 
@@ -150,22 +194,25 @@ COUNTS = {  # without a norm weight; d + that of it
 def test_parameter_counts(connection_name, make, n):
     if connection_name not in COUNTS:
         pytest.fail(f"enter the parameter count of {connection_name} in COUNTS")
-    plain, norm = COUNTS[connection_name](n, 6)
-    count = sum(p.numel() for p in make(connection_name, n, 6).parameters())
+    connection = make(connection_name, n, 6)
+    plain, norm = COUNTS[connection_name](connection.n, 6)
+    count = sum(p.numel() for p in connection.parameters())
     weighted = sum(p.numel() for p in make(connection_name, n, 6, dialect="mhc_lite").parameters())
     assert (count, weighted) == (plain, plain + norm)
 
 
-@pytest.mark.parametrize(("name", "thousands"), [("mhc", 1844), ("mhc_lite", 2434)])
+@pytest.mark.parametrize(("name", "thousands"), [("mhc", 1844), ("mhc_lite", 2434), ("kromhc", 959)])
 def test_parameter_counts_that_were_published(make, name, thousands):
     """KromHC (arXiv 2601.21579): width 768, n = 4, 24 sites, norm weights counted; its table cuts 2433.9 to 2433."""
     count = 24 * sum(p.numel() for p in make(name, 4, 768, dialect="mhc_lite").parameters())
     assert round(count / 1000) == thousands
 
 
-@pytest.mark.parametrize("name", ["hc", "mhc", "mhc_lite"])
+@pytest.mark.parametrize("name", ["hc", "mhc", "mhc_lite", "kromhc", "identity", "average"])
 def test_names_of_a_state_dict(make, name):
     names = {"weight", "gate", "bias.pre", "bias.post", "bias.res"}
+    if name in ("identity", "average"):
+        names.remove("bias.res")
     assert set(make(name).state_dict()) == names
     assert set(make(name, dialect="mhc_lite").state_dict()) == names | {"gamma"}
     assert not make("residual").state_dict()

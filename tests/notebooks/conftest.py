@@ -1,11 +1,14 @@
 """Real papermill runs, and a folder of real runs that took a second to train."""
 
+import json
+import shutil
 from pathlib import Path
 
 import nbformat
 import numpy as np
 import papermill
 import pytest
+from safetensors.torch import load_file, save_file
 
 from mhcnb import load_config
 from mhcnb.data.shardfile import ShardWriter
@@ -32,6 +35,38 @@ def runs(tmp_path_factory) -> Path:
     begun = Run.create(folder / "sweep" / "begun", load_config(ROOT / "params/gpt/tiny.yaml", given))
     begun.release()
     return folder / "sweep"
+
+
+@pytest.fixture(scope="session")
+def recorded(runs) -> Path:
+    """One run of hc that recorded its maps while it trained."""
+    given = SIZES | BRIEF | {"data.root": str(runs.parent), "connection.name": "hc", "log.maps_every": 2}
+    train(load_config(ROOT / "params/gpt/tiny.yaml", given), runs.parent / "recorded")
+    return runs.parent / "recorded"
+
+
+@pytest.fixture
+def bad_runs(runs, tmp_path) -> Path:
+    """A good run, one of a single step and another width, and one for each way in which a folder may be damaged."""
+    folder = tmp_path / "bad"
+    for name in ("good", "bare", "newer", "nan", "cut", "torn", "half"):
+        shutil.copytree(runs / "hc", folder / name, ignore=shutil.ignore_patterns("figures"))
+    given = SIZES | BRIEF | {"data.root": str(runs.parent), "train.steps": 1, "model.width": 16}
+    train(load_config(ROOT / "params/gpt/tiny.yaml", given), folder / "brief")
+    shutil.rmtree(folder / "bare" / "checkpoints")
+    (last,) = (folder / "newer" / "checkpoints").iterdir()
+    (last / "state.json").write_text(json.dumps({"format": 99, "step": 4}))
+    weights = folder / "nan" / "checkpoints" / last.name / "model.safetensors"
+    save_file({name: value * float("nan") for name, value in load_file(weights).items()}, weights)
+    with (folder / "nan" / "results.jsonl").open("a") as file:
+        file.write('{"type": "eval", "step": 5, "time_s": 1.0, "train_loss": NaN, "val_loss": NaN}\n')
+    Run(folder / "nan").set_status("diverged", 5, "loss nan at step 5")
+    cut = folder / "cut" / "checkpoints" / last.name / "model.safetensors"
+    cut.write_bytes(cut.read_bytes()[:1000])
+    (folder / "torn" / "results.jsonl").write_text('{"type"\n{"type": "eval"}\n')
+    config = folder / "half" / "config.yaml"
+    config.write_text(config.read_text()[:120])
+    return folder
 
 
 @pytest.fixture

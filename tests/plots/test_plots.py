@@ -38,18 +38,6 @@ def loss_frame(**methods):
     return pandas.DataFrame(rows, columns=["run", "method", "setting", "seed", "split", "step", "loss"])
 
 
-FINALS = pandas.DataFrame(
-    {
-        "run": ["a", "b"],
-        "method": ["residual", "hc"],
-        "setting": "tiny",
-        "seed": 1,
-        "state": "done",
-        "val_loss": [5.0, 4.5],
-        "tokens_per_s": [1e4, 9e3],
-        "peak_memory_gb": [0.5, math.nan],
-    }
-)
 CORPORA = {"train": Corpus(np.array([5, 0, 3, 2]), np.array([3, 7]), 10), "val": Corpus(np.array([4]), np.array([]), 4)}
 SQUARES = {"a": np.array([[0.75, 0.25], [0.5, 0.5]]), "b": np.eye(2)}
 DRAWN = {
@@ -64,7 +52,6 @@ DRAWN = {
 WHOLE = {
     "heatmaps": lambda: heatmaps.plot_heatmaps(SQUARES),
     "gains": lambda: gains.plot_gains(gain_frame("hc", "mhc")),
-    "finals": lambda: curves.plot_finals(FINALS),
 }
 
 
@@ -212,10 +199,6 @@ def test_loss_curves_draw_both_splits_and_the_entropy():
     assert [8, 6, 5] in drawn
     assert [9, 7, 6] in drawn
     assert any(set(y) == {6.3} for y in drawn)
-    words = "\n".join(curves.say_losses(frame, 6.3))
-    assert (
-        "residual (residual-s1): val loss 8.000 at update 0, 5.000 at 2 (3.000 lower), 1.30 under the unigram" in words
-    )
 
 
 def test_without_losses_figures_say_so():
@@ -223,19 +206,6 @@ def test_without_losses_figures_say_so():
     nothing = loss_frame().assign(difference=[])
     assert "no residual" in curves.plot_differences(nothing).axes[0].texts[0].get_text()
     assert "No residual" in curves.say_differences(nothing)[0]
-    assert curves.say_finals(FINALS.assign(state="running")) == ["No run has finished yet."]
-
-
-def test_finals_are_ranked_in_words():
-    assert curves.say_finals(FINALS) == ["tiny, best first: hc 4.5000 (-0.5000 to residual); residual 5.0000."]
-
-
-def test_every_point_of_the_finals_stands_in_the_row_of_its_method():
-    figure = curves.plot_finals(FINALS.iloc[::-1])  # hc first
-    ax = figure.axes[0]
-    labels = dict(zip(ax.get_yticks(), (label.get_text() for label in ax.get_yticklabels()), strict=True))
-    drawn = {labels[line.get_ydata()[0]]: line.get_xdata()[0] for line in ax.lines}
-    assert drawn == {"residual": 5.0, "hc": 4.5}
 
 
 def test_corpus_in_words():

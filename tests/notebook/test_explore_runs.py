@@ -1,0 +1,108 @@
+"""Explorers over a run with two checkpoints, against the recorded maps."""
+
+import time
+
+import numpy as np
+import pytest
+
+from mhcnb.analysis.record import record
+from mhcnb.errors import NotebookError
+from mhcnb.notebook import controls, explore, recorded, views
+from mhcnb.notebook.controls import Jump
+from mhcnb.run import Run
+from mhcnb.training.checkpoint import load_model
+from mhcnb.training.loop import train_steps
+
+
+@pytest.fixture
+def run(small, tmp_path):
+    """hc, saved at steps 2 and 6, its maps recorded every other step."""
+    config = small(**{"connection.name": "hc", "model.layers": 2, "log.maps_every": 2, "train.lr": 0.05})
+    for info in train_steps(config, tmp_path / "runs" / "hc"):
+        if info.step == 1:
+            Run(tmp_path / "runs" / "hc").request("checkpoint")
+    return Run(tmp_path / "runs" / "hc")
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """What `explore` was given."""
+    given = []
+    monkeypatch.setattr(explore, "explore", lambda *arguments: given.append(arguments))
+    return given
+
+
+def test_a_matrix_is_the_product_of_the_recorded_maps_later_ones_on_the_left(run):
+    assert recorded.steps(run.path) == [2, 6]
+    model, config = load_model(run.path)
+    expected = [r.maps.res.double().flatten(end_dim=-3).numpy() for r in record(model, recorded.window(config))]
+    found = recorded.records(run.path, 6)
+    P = expected[3] @ expected[2] @ expected[1]
+    np.testing.assert_allclose(recorded.matrix(found, 2, 4, 5), P[4])
+    np.testing.assert_allclose(recorded.matrix(found, 2, 4, 0), P.mean(0))
+    np.testing.assert_allclose(recorded.matrix(found, 3, 3, 1), expected[2][0])
+    assert np.abs(P[4] - expected[1][4] @ expected[2][4] @ expected[3][4]).max() > 1e-6  # order matters
+
+
+def test_products_end_where_a_stack_does(run):
+    found = recorded.records(run.path, 6)
+    moved = (*found[:2], *(r._replace(site=r.site.replace("main", "other")) for r in found[2:]))
+    with pytest.raises(NotebookError, match=r"several stacks or calls: main .*, other"):
+        recorded.matrices(moved, 1, 3)
+
+
+def test_two_checkpoints_stand_side_by_side_and_the_words_are_their_sums(run, asked):
+    explore.matrices(views.stability(str(run.path), 1))
+    draw, shown, _, folder = asked[0]
+    assert folder == run.path / "figures"
+    state = {c.name: c.value for c in shown if not isinstance(c, Jump)}
+    assert state == {"a": (run.path, 6), "b": (run.path, 2), "first": 1, "last": 1, "token": 0}
+    figure, words = draw(**state | {"last": 4, "token": 3})
+    P = recorded.matrix(recorded.records(run.path, 6), 1, 4, 3)
+    rows, columns = np.abs(P.sum(1)).max(), np.abs(P.sum(0)).max()
+    assert f"A, hc, step 6, main.0.attn to main.1.mlp: gain forward {rows:.4g}, backward {columns:.4g}." in words
+    assert "B, hc, step 2, main.0.attn to main.1.mlp" in words
+    images = [ax.images[0] for ax in figure.axes if ax.images]
+    assert images[0].norm is images[1].norm
+
+
+def test_the_worst_token_is_that_of_all_whose_sums_are_furthest_from_one(run, asked):
+    explore.matrices(views.stability(str(run.path), 1))
+    worst, whole = (c for c in asked[0][1] if isinstance(c, Jump))
+    assert whole.to() == {"first": 1, "last": 4}
+    found = recorded.records(run.path, 6)
+    tokens = len(recorded.matrices(found, 1, 4))
+    each = [recorded.matrix(found, 1, 4, t) for t in range(1, tokens + 1)]
+    away = [max(np.abs(P.sum(0) - 1).max(), np.abs(P.sum(1) - 1).max()) for P in each]
+    assert worst.to(a=(run.path, 6), b=None, first=1, last=4, token=0) == {"token": int(np.argmax(away)) + 1}
+
+
+def test_gains_are_those_recorded_at_the_nearest_update(run, asked):
+    explore.gains(views.comparison(str(run.path), 1))
+    draw, shown, *_ = asked[0]
+    assert [(c.low, c.high, c.step) for c in shown if c.name == "step"] == [(0, 6, 2)]
+    record = next(r for r in run.results("maps") if r["step"] == 4)
+    _, words = draw(setting=shown[0].value, step=5, panel=("suffix", "backward"))
+    top = max(record["composite"]["backward"].values())
+    assert "Update 4" in words
+    assert f"hc {top:.4g}" in words
+
+
+def test_without_maps_it_says_so(capsys, tmp_path):
+    explore.matrices(views.Laboratory([], tmp_path))
+    assert "No run with maps" in capsys.readouterr().out
+
+
+def test_a_touch_takes_less_than_a_fifth_of_a_second_of_this_process(run, monkeypatch):
+    """Of its processor time, the best of five: others use this machine too."""
+    monkeypatch.setattr(controls, "headless", lambda: False)
+    made, Explorer = [], controls.Explorer
+    monkeypatch.setattr(controls, "Explorer", lambda *a: made.append(Explorer(*a)) or made[-1])
+    explore.matrices(views.stability(str(run.path), 1))
+    times = []
+    for token in range(1, 6):
+        began = time.process_time()
+        made[0].widgets["token"].value = token
+        times.append(time.process_time() - began)
+        assert f"Token {token}." in made[0].words.value
+    assert min(times) < 0.2
