@@ -1,7 +1,5 @@
 """Explorers over a run with two checkpoints, against the recorded maps."""
 
-import time
-
 import numpy as np
 import pytest
 
@@ -93,16 +91,14 @@ def test_without_maps_it_says_so(capsys, tmp_path):
     assert "No run with maps" in capsys.readouterr().out
 
 
-def test_a_touch_takes_less_than_a_fifth_of_a_second_of_this_process(run, monkeypatch):
-    """Of its processor time, the best of five: others use this machine too."""
+def test_every_touch_of_a_control_is_drawn_and_said(run, monkeypatch):
     monkeypatch.setattr(controls, "headless", lambda: False)
     made, Explorer = [], controls.Explorer
     monkeypatch.setattr(controls, "Explorer", lambda *a: made.append(Explorer(*a)) or made[-1])
     explore.matrices(views.stability(str(run.path), 1))
-    times = []
+    pictures = {made[0].picture.value}
     for token in range(1, 6):
-        began = time.process_time()
         made[0].widgets["token"].value = token
-        times.append(time.process_time() - began)
         assert f"Token {token}." in made[0].words.value
-    assert min(times) < 0.2
+        pictures.add(made[0].picture.value)
+    assert len(pictures) == 6
