@@ -8,6 +8,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from mhcnb.analysis.record import evaluating
 from mhcnb.errors import ConfigError, nearest
 from mhcnb.layers.site import probing, sites
 from mhcnb.models.base import Batch, Model
@@ -58,19 +59,14 @@ def loss_changes(
     """The loss over `batches` under each rule (all) at each entry of `sites`, one name or pattern at a time, beside
     the loss without intervention. In evaluation mode, without gradient."""
     batches = list(batches)
-    model_was = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
+    with evaluating(model):
         plain, found = _loss(model, objective, batches), []
         for rule in RULES if rules is None else rules:
             for pattern in sites:
                 with intervened(model, rule, pattern, seed) as names:
                     loss = _loss(model, objective, batches)
                 found.append(LossChange(rule, pattern, len(names), loss, loss - plain))
-        return found
-    finally:
-        for module, training in model_was.items():
-            module.training = training
+    return found
 
 
 def matching(model: Model, patterns: str | Iterable[str] | None = None) -> list[str]:

@@ -50,12 +50,12 @@ def run(model: Model, batch: Batch) -> None:
 def observing(model: nn.Module, keep: Callable[[str, Tensor, Maps], None]) -> Iterator[None]:
     """`keep(site, X, maps)` is called by every site, X [*b, n, d] the state that enters it. Meanwhile there are no
     gradients and no dropout; afterwards everything is as it was."""
-    with _evaluating(model), _probing(model, keep), torch.no_grad():
+    with evaluating(model), _probing(model, keep), torch.no_grad():
         yield
 
 
 @contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
+def evaluating(model: nn.Module) -> Iterator[None]:
     """Evaluation mode for a while; afterwards every module trains or not as before, frozen parts included."""
     before = {module: module.training for module in model.modules()}
     model.eval()

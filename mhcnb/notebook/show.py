@@ -33,19 +33,20 @@ def show(figure: Figure, words: str | Iterable[str], folder: str | Path | None =
     from IPython.display import display
 
     text = words if isinstance(words, str) else "\n".join(words)
-    if folder:
-        save(figure, folder, name)
-    data, metadata = bundle(figure, text)
+    png = save(figure, folder, name)[0].read_bytes() if folder else None  # drawn once, kept and shown
+    data, metadata = bundle(figure, text, png=png)
     display(data, raw=True, metadata=metadata)
     print(text)
 
 
-def bundle(figure: Figure, text: str, dpi: int = DPI) -> tuple[dict[str, str], dict[str, dict]]:
+def bundle(
+    figure: Figure, text: str, dpi: int = DPI, png: bytes | None = None
+) -> tuple[dict[str, str], dict[str, dict]]:
     """(data, metadata) of a figure for a notebook's output: the picture as bytes, so that it is the same in
-    JupyterLab, papermill and exports, whichever backend matplotlib has."""
+    JupyterLab, papermill and exports, whichever backend matplotlib has. `png`: those bytes, if drawn already."""
     width, height = (round(100 * inches) for inches in figure.get_size_inches())
-    png = base64.b64encode(_drawn(figure, "png", METADATA["png"], dpi)).decode()
-    return {"image/png": png, "text/plain": text}, {"image/png": {"width": width, "height": height}}
+    picture = base64.b64encode(png or _drawn(figure, "png", METADATA["png"], dpi)).decode()
+    return {"image/png": picture, "text/plain": text}, {"image/png": {"width": width, "height": height}}
 
 
 def _drawn(figure: Figure, kind: str, metadata: dict, dpi: int = DPI) -> bytes:

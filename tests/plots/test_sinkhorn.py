@@ -22,7 +22,10 @@ def test_convergence_draws_both_sides_and_the_chosen_round():
 
 def test_infinite_and_zero_errors_are_drawn_around():
     errors = {"rows": np.array([np.inf, 0.0, 0.0]), "columns": np.array([np.nan, 1e-3, 0.0])}
-    plots.plot_convergence(errors, 1).savefig("/dev/null", format="png")
+    figure = plots.plot_convergence(errors, 1)
+    figure.savefig("/dev/null", format="png")
+    low, high = figure.axes[0].get_ylim()
+    assert 0 < low < 1e-3 < high < np.inf
 
 
 def test_words_name_the_round_from_which_both_sides_are_close():
