@@ -41,18 +41,33 @@ def main(debug: bool) -> None:
 
 
 @main.command()
-@click.argument("params", type=click.Path(path_type=Path))
-@OVERRIDES
+@click.argument("arguments", nargs=-1, metavar="PARAMS [KEY=VALUE]...")
 @click.option("--out", type=click.Path(path_type=Path), help="Run folder; default outputs/<method>-<preset>-s<seed>.")
-def train(params: Path, overrides: tuple[str, ...], out: Path | None) -> None:
+@click.option("--resume", type=click.Path(path_type=Path), metavar="RUN", help="Go on with a run; without PARAMS.")
+@click.option("--from", "weights", metavar="RUN", help="Start from the weights of a run or checkpoint folder.")
+def train(arguments: tuple[str, ...], out: Path | None, resume: Path | None, weights: str | None) -> None:
     """Train one run: mhcnb train params/gpt/tiny.yaml connection.name=mhc train.steps=100
+
+    Go on with one: mhcnb train --resume outputs/mhc-tiny-s1 [KEY=VALUE]...
 
     Several processes: torchrun --standalone --nproc_per_node=N -m mhcnb train ...
     """
+    if resume and (out or weights or any("=" not in argument for argument in arguments)):
+        raise click.UsageError("--resume RUN takes key=value alone: the run has its own parameters and its own folder")
+    if not resume and not arguments:
+        raise click.UsageError("give a parameters file, as params/gpt/tiny.yaml, or --resume RUN")
     from mhcnb.config import load_config, parse_overrides, run_name
+    from mhcnb.run import Run
 
-    config = load_config(params, parse_overrides(overrides))
-    out = out or Path("outputs") / run_name(config)
+    given = parse_overrides(arguments if resume else arguments[1:])
+    if weights:
+        given["train.weights"] = weights
+    if resume:
+        given["train.resume"] = "auto"
+        config = load_config(Run.open(resume).path / "config.yaml", given)
+    else:
+        config = load_config(arguments[0], given)
+    out = resume or out or Path("outputs") / run_name(config)
     from mhcnb.training.launch import as_rank
     from mhcnb.training.loop import train as run
 
@@ -116,7 +131,7 @@ def sweep(params: Path, overrides: tuple[str, ...], out: Path | None, **options:
     sys.exit(run_sweep(params, parse_overrides(overrides), out, **options))
 
 
-CASES = ("step", "reader", "imports", "record")
+CASES = ("step", "reader", "imports", "record", "save")
 
 
 @main.command()

@@ -37,8 +37,15 @@ class TrainConfig(Section):
     device: str = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"  # of autocast; auto: see training.device
     compile: bool = False
+    recompute: Literal["none", "connection", "block"] = "none"  # in backward, instead of keeping its activations
     eval_every: Positive = 100
     eval_batches: Positive = 8
+    save_every: Natural = 0  # updates between checkpoints; 0: by time alone
+    save_minutes: Annotated[float, Field(ge=0)] = 10.0  # 0: by updates alone
+    keep_last: Annotated[int, Field(ge=2)] = 3  # beside the best; one alone may be the one that is damaged
+    resume: Literal["never", "auto"] = "never"  # auto: go on from the run's newest sound checkpoint, if any
+    weights: str | None = None  # a run or checkpoint folder whose weights a new run starts from
+    timeout_s: Annotated[float, Field(gt=0)] = 300.0  # that a process waits for the others
 
     @field_validator("betas")
     @classmethod
@@ -58,6 +65,8 @@ class TrainConfig(Section):
             )
         if self.min_lr > self.lr:
             found.append(f"train.min_lr {self.min_lr:g} > train.lr {self.lr:g}: the rate rises after the warm-up")
+        if self.compile and self.recompute == "connection":
+            found.append("train.recompute=connection keeps train.compile from compiling the stacks; block does not")
         return found
 
 
@@ -69,6 +78,8 @@ class LogConfig(Section):
     warn_gain: Annotated[float, Field(gt=0)] = 2.0  # of the map of one site, mean over tokens
     warn_excess: Annotated[float, Field(ge=0)] = 1e-3  # of a composite, as a share of its method's bound
     warn_grad_norm: Annotated[float, Field(gt=0)] = 10.0
+    tensorboard: bool = False  # beside results.jsonl, in logs/tensorboard
+    wandb: str | None = None  # the project of Weights & Biases to send to
 
 
 class RunConfig(Section):

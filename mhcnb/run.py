@@ -18,31 +18,12 @@ from filelock import FileLock, Timeout
 
 from mhcnb import yamlfile
 from mhcnb.config import RunConfig, as_dict, build_config
+from mhcnb.durable import FULL, aside, write_json, write_text
 from mhcnb.errors import CheckpointError, RunError
+from mhcnb.records import Record, Records, read_jsonl
 
 STATES = ("starting", "running", "done", "stopped", "failed", "diverged")
 NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._=,-]{0,99}")
-
-
-def write_json(path: Path, value: Any) -> None:
-    """The whole file or the old one: written beside it, then renamed."""
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(json.dumps(value, indent=1, default=str) + "\n", encoding="utf-8")
-    part.replace(path)
-
-
-def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """The records of a file that may still be growing: a torn last line is left out, one in the middle is an error."""
-    lines = path.read_text(encoding="utf-8").split("\n") if path.is_file() else []
-    records = []
-    for number, line in enumerate(lines, 1):
-        try:
-            if line.strip():
-                records.append(json.loads(line))
-        except json.JSONDecodeError as error:
-            if any(rest.strip() for rest in lines[number:]):
-                raise RunError(f"{path}:{number}: not a record ({error.msg})") from error
-    return records
 
 
 class Run:
@@ -52,6 +33,7 @@ class Run:
         self.path = Path(path)
         self.name = self.path.name
         self.words: list[str] = []  # what the one who trains should know; written with every status
+        self.records = Records(self.path / "results.jsonl")
 
     @classmethod
     def open(cls, path: str | Path) -> "Run":
@@ -70,20 +52,25 @@ class Run:
         One without a checkpoint is started over, its old lines kept aside; one with a checkpoint is refused.
         """
         run = cls(path)
-        if not NAME.fullmatch(run.path.resolve().name):
-            raise RunError(f"{run.path.name!r} is no name for a run: letters, digits and . _ = , - only, at most 100")
-        run.require_new()
+        run.make(config)
+        return run
+
+    def make(self, config: RunConfig) -> None:
+        """What `create` does. Raises RunError."""
+        if not NAME.fullmatch(self.path.resolve().name):
+            raise RunError(f"{self.path.name!r} is no name for a run: letters, digits and . _ = , - only, at most 100")
+        self.require_new()
         try:
-            run.path.mkdir(parents=True, exist_ok=True)
-            run._lock()
-            run._set_aside()
-            (run.path / "config.yaml").write_text(yamlfile.dump(as_dict(config)), encoding="utf-8")
+            self.path.mkdir(parents=True, exist_ok=True)
+            self.lock()
+            self._probe()
+            self._set_aside()
+            self.write_config(config)
         except OSError as error:
             raise RunError(
-                f"cannot write to {path}: {error.strerror} (errno {error.errno}); give another --out"
+                f"cannot write to {self.path}: {error.strerror} (errno {error.errno}); give another --out"
             ) from error
-        run.set_status("starting", 0)
-        return run
+        self.set_status("starting", 0)
 
     def require_new(self) -> None:
         """Raises RunError where training here would put a checkpoint at risk."""
@@ -91,10 +78,12 @@ class Run:
             status = self.status()
             raise RunError(
                 f"{self.path} holds a run with checkpoints (state: {status.get('state')}, step {status.get('step')}); "
-                "nothing was changed. Give another --out, or move the folder away"
+                f"nothing was changed. `mhcnb train --resume {self.path}` goes on with it; else give another --out, or "
+                "move the folder away"
             )
 
-    def _lock(self) -> None:
+    def lock(self) -> None:
+        """Keeps other writers out until `release`, or the end of this process. Raises RunError where one is there."""
         self._held = FileLock(self.path / ".lock")
         try:
             self._held.acquire(timeout=0)
@@ -106,33 +95,50 @@ class Run:
             ) from None
 
     def release(self) -> None:
-        """Lets go of the lock of `create`."""
+        """Lets go of the lock."""
         if hasattr(self, "_held"):
             self._held.release()
 
+    def _probe(self) -> None:
+        """A read-only folder is found out now, not at the first save."""
+        probe = self.path / ".probe"
+        probe.write_bytes(b"probe")
+        probe.replace(self.path / ".probed")
+        (self.path / ".probed").unlink()
+
     def _set_aside(self) -> None:
         for name in ("results.jsonl", "summary.json"):
-            old = self.path / name
-            if old.exists():
-                attempt = 1
-                while (kept := old.with_suffix(f".{attempt}{old.suffix}")).exists():
-                    attempt += 1
-                old.rename(kept)
-        for request in ("stop", "checkpoint"):
-            self.granted(request)
+            if (old := self.path / name).exists():
+                old.rename(aside(old))
+        self.withdraw_requests()
+
+    def go_back(self, step: int) -> int:
+        """To what the folder held at `step`: later records and a summary are kept aside. Returns the last step that
+        had been recorded."""
+        if (summary := self.path / "summary.json").exists():
+            summary.rename(aside(summary))
+        self.withdraw_requests()
+        return self.records.cut(step)
 
     # writing, by rank 0 alone --------------------------------------------------------------------------------------
 
     def set_status(self, state: str, step: int, reason: str = "") -> None:
-        """Writes status.json; `state` is one of STATES."""
+        """Writes status.json; `state` is one of STATES. A full disk may keep the news that it runs from being told."""
         assert state in STATES, state
         status = dict(state=state, step=step, reason=reason, heartbeat=time.time(), pid=os.getpid())
-        write_json(self.path / "status.json", status | {"host": socket.gethostname(), "words": self.words})
+        try:
+            write_json(self.path / "status.json", status | {"host": socket.gethostname(), "words": self.words})
+        except OSError as error:
+            if state != "running" or error.errno not in FULL:
+                raise
 
-    def append(self, record: dict[str, Any]) -> None:
-        """One whole line to results.jsonl."""
-        with (self.path / "results.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
+    def append(self, record: Record) -> None:
+        """One whole line to results.jsonl; see Records.append."""
+        self.records.append(record)
+
+    def write_config(self, config: RunConfig) -> None:
+        """Writes config.yaml."""
+        write_text(self.path / "config.yaml", yamlfile.dump(as_dict(config)))
 
     def write_env(self, extra: dict[str, Any]) -> None:
         """What ran where: versions, host, and what the caller adds. No environment variables: they may hold secrets."""
@@ -163,6 +169,11 @@ class Run:
         """Withdraws a request that was met."""
         (self.path / "control" / what).unlink(missing_ok=True)
 
+    def withdraw_requests(self) -> None:
+        """What was asked of an earlier attempt is not asked of this one."""
+        for what in ("stop", "checkpoint"):
+            self.granted(what)
+
     # reading -------------------------------------------------------------------------------------------------------
 
     @property
@@ -190,10 +201,9 @@ class Run:
         except json.JSONDecodeError as error:
             raise RunError(f"{path}:{error.lineno}: not valid JSON: {error.msg}") from error
 
-    def results(self, kind: str | None = None) -> list[dict[str, Any]]:
-        """The records of results.jsonl, of one type (train, eval) or all."""
-        records = read_jsonl(self.path / "results.jsonl")
-        return [record for record in records if kind in (None, record.get("type"))]
+    def results(self, kind: str | None = None) -> list[Record]:
+        """The records of results.jsonl, of one type (train, eval, maps) or all."""
+        return [record for record in read_jsonl(self.records.path) if kind in (None, record.get("type"))]
 
     def checkpoints(self) -> list[Path]:
         """Checkpoint folders, oldest first."""

@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from mhcnb import load_config
+from mhcnb.durable import write_json
 from mhcnb.errors import CheckpointError, RunError
-from mhcnb.run import STATES, Run, find_runs, read_jsonl, write_json
+from mhcnb.records import read_jsonl
+from mhcnb.run import STATES, Run, find_runs
 
 TINY = Path(__file__).parents[1] / "params" / "gpt" / "tiny.yaml"
 

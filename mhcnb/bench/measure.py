@@ -27,10 +27,11 @@ def side_by_side(case: str, contenders: Mapping[str, Callable[[], object]], roun
             if i:
                 times[name].append(time.perf_counter() - began)
     base = next(iter(times.values()))
-    return [_timing(case, name, own, base) for name, own in times.items()]
+    return [timing(case, name, own, base) for name, own in times.items()]
 
 
-def _timing(case: str, name: str, own: list[float], base: list[float]) -> Timing:
+def timing(case: str, name: str, own: list[float], base: list[float]) -> Timing:
+    """Of one contender: its seconds, round by round, beside those of the first."""
     low, _, high = statistics.quantiles(own, n=4)
     ratio = statistics.median(a / b for a, b in zip(own, base, strict=True))
     return Timing(case, name, statistics.median(own), low, high, ratio)

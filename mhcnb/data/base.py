@@ -36,6 +36,10 @@ class Source:
         """Rows first .. first + count of the `total` fixed ones of a split: the same for every method and seed."""
         raise NotImplementedError
 
+    def fingerprint(self) -> dict[str, str]:
+        """{name: digest} of the files, wherever they lie: a run goes on only with the data that it began with."""
+        return {}
+
     def describe(self) -> dict[str, Any]:
         """What was found, as plain values for env.json: format, files, tokens, digests."""
         raise NotImplementedError

@@ -23,8 +23,8 @@ from mhcnb.data.cache import cache_folder
 from mhcnb.data.layout import GLOBS
 from mhcnb.data.meta import read_meta
 from mhcnb.data.shardfile import Shard
+from mhcnb.durable import write_json
 from mhcnb.errors import DataError
-from mhcnb.run import write_json
 
 log = logging.getLogger(__name__)
 

@@ -90,6 +90,10 @@ class Shards(Source):
         halves[0], halves[1] = windows[:, :-1], windows[:, 1:]
         return {"inputs": torch.from_numpy(halves[0]), "targets": torch.from_numpy(halves[1])}
 
+    def fingerprint(self) -> dict[str, str]:
+        some = self.layout.shards.items()
+        return {f"{split} shard {i}, {s.path.name}": s.digest for split, files in some for i, s in enumerate(files)}
+
     def describe(self) -> dict[str, Any]:
         """For env.json: format, files with token counts and sampled digests, vocabulary, entropy of the val tokens."""
         meta, shards = self.layout.meta, self.layout.shards

@@ -2,11 +2,17 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
 
-from mhcnb.connections.base import Connection, Maps, Probe
+from mhcnb.connections.base import Branch, Connection, Maps, Probe
+
+
+def call_branch(branch: Branch, u: Tensor, **context: Any) -> Tensor:
+    """branch(u). Recomputation calls it in another way."""
+    return branch(u, **context)
 
 
 class Site(nn.Module):
@@ -17,9 +23,12 @@ class Site(nn.Module):
         self.connection, self.branch = connection, branch
         self.pre_norm: Callable[[Tensor], Tensor] = pre_norm if pre_norm is not None else nn.Identity()
 
-    def forward(self, X: Tensor, **context: Any) -> Tensor:
-        """X [*b, n, d] -> X' [*b, n, d]."""
-        return self.connection(X, lambda u, **c: self.branch(self.pre_norm(u), **c), **context)
+    def forward(self, X: Tensor, call: Callable[..., Tensor] = call_branch, **context: Any) -> Tensor:
+        """X [*b, n, d] -> X' [*b, n, d]. The branch with its norm, f, is called as `call(f, u, **context)`."""
+        return self.connection(X, partial(call, self._normed_branch), **context)
+
+    def _normed_branch(self, u: Tensor, **context: Any) -> Tensor:
+        return self.branch(self.pre_norm(u), **context)
 
 
 def sites(model: nn.Module) -> dict[str, Site]:

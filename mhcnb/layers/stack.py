@@ -11,6 +11,22 @@ from mhcnb.connections.ends import Ends
 from mhcnb.layers.site import Site
 
 Branches = Mapping[str, tuple[nn.Module, nn.Module | None]]  # label -> (branch, its norm)
+Context = dict[str, Any]
+
+
+class Block(nn.ModuleDict):
+    """Sites by label, one after the other."""
+
+    def forward(self, X: Tensor, **context: Any) -> Tensor:
+        """X [*b, n, d] -> X' [*b, n, d]."""
+        for site in self.values():
+            X = site(X, **context)
+        return X
+
+
+def apply(block: Block, X: Tensor, context: Context) -> Tensor:
+    """The plain way through a block: backward finds all its activations kept."""
+    return block(X, **context)
 
 
 class Stack(nn.Module):
@@ -21,8 +37,9 @@ class Stack(nn.Module):
         super().__init__()
         make, index = registry.load("connections", connection.name), 0
         self.depth = len(blocks)
+        self.through: Callable[[Block, Tensor, Context], Tensor] = apply  # set by `recompute`
         for i, branches in enumerate(blocks):
-            block = nn.ModuleDict()
+            block = Block()
             for label, (branch, norm) in branches.items():
                 rule = make(connection, connection.streams, d, index, generator)
                 block[label] = Site(rule, branch, norm)
@@ -34,6 +51,5 @@ class Stack(nn.Module):
         """x [*b, d] through all sites and the final norm, [*b, d]."""
         X = self.ends.expand(x)
         for i in range(self.depth):
-            for site in self.get_submodule(str(i)).values():  # type: ignore[operator]
-                X = site(X, **context)
+            X = self.through(self.get_submodule(str(i)), X, context)  # type: ignore[arg-type]
         return self.ends.reduce(X, norm)

@@ -15,8 +15,9 @@ from typing import Any
 from filelock import BaseFileLock, FileLock, Timeout
 
 from mhcnb.config import as_dict, flatten
+from mhcnb.durable import write_json
 from mhcnb.errors import RunError
-from mhcnb.run import Run, write_json
+from mhcnb.run import Run
 from mhcnb.sweep.plan import Cell
 
 log = logging.getLogger(__name__)

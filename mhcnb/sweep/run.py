@@ -12,8 +12,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from mhcnb.durable import write_json
 from mhcnb.errors import ConfigError, nearest
-from mhcnb.run import Run, write_json
+from mhcnb.run import Run
 from mhcnb.sweep.cell import Ending, Worker
 from mhcnb.sweep.folder import SweepFolder
 from mhcnb.sweep.names import describe

@@ -1,17 +1,22 @@
 """The process group: who am I, sum over all, tell all. One process needs none of it and pays nothing."""
 
-import datetime
 import os
+import re
+from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.rendezvous import rendezvous
 
 from mhcnb.config import RunConfig, as_dict, flatten
-from mhcnb.errors import ConfigError, RunError
+from mhcnb.errors import ConfigError, MhcnbError, RunError
+from mhcnb.training.rendezvous import fresh_store
 
-TIMEOUT = datetime.timedelta(seconds=300)
+JOINING = timedelta(seconds=300)  # processes start at different speeds: their first meeting has a patience of its own
+LOST = re.compile(r"gloo|nccl|timed? ?out|connection (closed|reset|refused)|broken pipe", re.IGNORECASE)
 
 
 class World(NamedTuple):
@@ -68,22 +73,38 @@ def share(config: RunConfig, world: World) -> Share:
     )
 
 
-def connect(world: World, device: torch.device) -> None:
+def connect(world: World, device: torch.device, timeout_s: float = 300.0) -> None:
     """Joins the process group: gloo for the CPU, and beside the accelerator's own for small agreements.
 
-    Raises RunError where the meeting point is taken, not named, or not joined by all in time.
+    From then on none waits longer than `timeout_s` for the others. Raises RunError where the meeting point is taken,
+    not named, or not joined by all in time.
     """
     if world.size == 1:
         return
     backend = dist.get_default_backend_for_device(device)
+    backends = "gloo" if backend == "gloo" else f"cpu:gloo,{device.type}:{backend}"
     try:
-        dist.init_process_group("gloo" if backend == "gloo" else f"cpu:gloo,{device.type}:{backend}", timeout=TIMEOUT)
-    except (RuntimeError, ValueError) as error:
+        met, rank, size = next(rendezvous("env://", world.rank, world.size, timeout=JOINING))
+        store = fresh_store(met, rank, size, JOINING)
+        dist.init_process_group(backends, store=store, rank=rank, world_size=size, timeout=timedelta(seconds=timeout_s))
+    except (RuntimeError, ValueError, TimeoutError) as error:
         place = ":".join(os.environ.get(name, f"({name} not set)") for name in ("MASTER_ADDR", "MASTER_PORT"))
         raise RunError(
             f"rank {world.rank} of {world.size} cannot join the others at {place}: {str(error).splitlines()[0]}; "
             "torchrun --standalone finds a free port itself"
         ) from error
+
+
+def lost(error: BaseException) -> RunError | None:
+    """In words, what the process group raises where another process is gone or silent; None for any other error."""
+    ours = isinstance(error, MhcnbError) or not isinstance(error, RuntimeError) or not dist.is_initialized()
+    if ours or not (isinstance(error, dist.DistError) or LOST.search(str(error))):
+        return None
+    said = re.sub(r"^\[[^]]*\] *", "", str(error).splitlines()[0]).split(". This is")[0]
+    return RunError(
+        f"rank {dist.get_rank()} of {dist.get_world_size()} has lost another one, or waited for it longer than "
+        f"train.timeout_s: {said}; what became of the others is in their logs/rank*.log"
+    )
 
 
 def disconnect() -> None:
@@ -107,11 +128,25 @@ def sum_over_ranks(values: Tensor) -> Tensor:
 
 def any_rank(flag: bool) -> bool:
     """Whether any process says so; the same answer on all."""
+    return agree([flag])[0]
+
+
+def agree(flags: Sequence[bool]) -> list[bool]:
+    """Each flag, true where any process says so; the same answers on all, in one exchange."""
     if not dist.is_initialized():
-        return flag
-    answer = torch.tensor(float(flag))
-    dist.all_reduce(answer, dist.ReduceOp.MAX)
-    return bool(answer)
+        return list(flags)
+    answers = torch.tensor(flags, dtype=torch.float32)
+    dist.all_reduce(answers, dist.ReduceOp.MAX)
+    return [bool(answer) for answer in answers]
+
+
+def gather(value: Any) -> list[Any]:
+    """Every process's value by rank, on rank 0; [] on the others."""
+    if not dist.is_initialized():
+        return [value]
+    everyones: list[Any] | None = [None] * dist.get_world_size() if dist.get_rank() == 0 else None
+    dist.gather_object(value, everyones)
+    return everyones or []
 
 
 def from_rank_zero(value: Any) -> Any:

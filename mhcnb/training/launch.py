@@ -3,6 +3,7 @@
 import logging
 import os
 import signal
+import socket
 import sys
 import threading
 import uuid
@@ -17,9 +18,12 @@ from mhcnb.config import RunConfig, as_dict, build_config
 from mhcnb.errors import ConfigError, MhcnbError, RunError
 from mhcnb.run import Run
 from mhcnb.training.distributed import World
+from mhcnb.training.stopping import SIGNALS, Stopped
 
 # dense bf16 matrix FLOP/s by a part of the device's name, as the makers state them
 PEAKS = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "4090": 165e12, "3090": 71e12, "V100": 125e12}
+# by the launcher to its ranks
+PASSED_ON = (*SIGNALS, *(number for number in signal.Signals if number.name in ("SIGHUP", "SIGQUIT")))
 
 
 def choose_device(config: RunConfig, world: World) -> torch.device:
@@ -93,6 +97,7 @@ def run_ranks(config: RunConfig, out: Path, processes: int) -> None:
         rdzv_endpoint="localhost:0",
         max_restarts=0,
         monitor_interval=0.2,
+        signals_to_handle=",".join(number.name for number in PASSED_ON),
         start_method="spawn",
     )
     try:
@@ -113,7 +118,7 @@ def _own_handlers() -> Iterator[None]:
         logging.getLogger("torch.distributed.elastic.multiprocessing.api").setLevel(logging.ERROR)
         yield
         return
-    before = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)}
+    before = {number: signal.getsignal(number) for number in PASSED_ON}
     try:
         yield
     finally:
@@ -134,6 +139,17 @@ def _rank(config: dict[str, Any], out: str) -> None:
         raise SystemExit(f"{type(error).__name__}: {error}") from None
 
 
+def job() -> str | None:
+    """The name of the torchrun job that this process belongs to, the same after each of its restarts; None without."""
+    given = os.environ.get("TORCHELASTIC_RUN_ID")
+    if given != "none":
+        return given
+    parent = os.getppid()  # without a rendezvous of its own the job is its launcher
+    stat = Path(f"/proc/{parent}/stat")
+    since = stat.read_text().rsplit(")", 1)[1].split()[19] if stat.exists() else "?"  # numbers of processes come again
+    return f"{socket.gethostname()}:{parent}:{since}"
+
+
 def die_with_parent() -> None:
     """Asks Linux to end this process when its launcher is gone, whatever killed it: a rank must not train on alone."""
     import ctypes
@@ -148,16 +164,17 @@ def as_rank() -> Iterator[None]:
     """Around the work of a process that torchrun started; nothing in any other.
 
     It dies with its launcher, and leaves without the interpreter's clean-up: with gloo that aborts now and then
-    after a run that went well.
+    after a run that went well. One that was asked to stop, and has, leaves in peace, or its launcher would restart it.
+    (torchrun passes SIGUSR1 on where it is told to: `--signals-to-handle SIGTERM,SIGINT,SIGUSR1`.)
     """
     ranked = "TORCHELASTIC_RUN_ID" in os.environ
     if ranked:
         die_with_parent()
     try:
         yield
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         if ranked:
-            _leave(130)
+            _leave(0 if isinstance(error, Stopped) else 130)
         raise
     if ranked:
         _leave(0)

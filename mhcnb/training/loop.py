@@ -3,7 +3,7 @@
 It knows steps, micro-batches, one carry per micro-batch, clocks and optimizers, and nothing about losses.
 """
 
-import time
+import logging
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -14,19 +14,25 @@ from torch import Tensor
 
 from mhcnb.config import RunConfig
 from mhcnb.data.prefetch import Plan, prefetch
-from mhcnb.errors import RunError
 from mhcnb.models.base import Batch
 from mhcnb.objectives.base import Clock
 from mhcnb.run import Run
 from mhcnb.training import distributed, launch
-from mhcnb.training.checkpoint import save
+from mhcnb.training.divergence import require_finite
 from mhcnb.training.evaluate import evaluate
 from mhcnb.training.monitoring import Monitor
 from mhcnb.training.optim import scale_and_clip, set_rate
 from mhcnb.training.progress import Meter, Progress
+from mhcnb.training.resume import Finished
+from mhcnb.training.saver import Saver
 from mhcnb.training.schedules import cosine
-from mhcnb.training.setup import Session, session
+from mhcnb.training.session import Session
+from mhcnb.training.setup import session
 from mhcnb.training.stopping import Stopper
+from mhcnb.training.track import Track, rows
+from mhcnb.training.watchdog import Watchdog
+
+log = logging.getLogger(__name__)
 
 
 class StepInfo(NamedTuple):
@@ -41,110 +47,106 @@ class StepInfo(NamedTuple):
 
 
 def train(config: RunConfig, out: Path) -> dict[str, Any]:
-    """Runs the loop to its end and returns the summary; {} where it was stopped before."""
+    """Runs the loop to its end and returns the summary; {} where the run was stopped before it had one."""
     for _ in train_steps(config, out):
         pass
     return Run(out).summary()
 
 
 def train_steps(config: RunConfig, out: Path) -> Iterator[StepInfo]:
-    """Trains in `out`, yielding after each update (and once before the first, at step 0).
+    """Trains in `out`, yielding after each update, and once before the first: at step 0, or where a run goes on.
 
-    Leaves a loadable checkpoint and a true status.json when it ends, is stopped, or is closed early.
+    Leaves a loadable checkpoint and a true status.json when it ends, is stopped, or is closed early. A run that is
+    done already is left as it is.
     """
-    with session(config, out) as s, Stopper(s.run) as stopper, Progress(s) as progress:
-        meter = Meter(s)
+    try:
+        with session(config, out) as s:
+            yield from _steps(s)
+    except Finished as done:
+        log.info("%s", done)
+
+
+def _steps(s: Session) -> Iterator[StepInfo]:
+    logs = Watchdog(s.run.path / "logs", s.world.rank, s.config.train.timeout_s)
+    with logs as watchdog, Stopper(s.run) as stopper, Progress(s) as progress, Saver(s) as saver:
+        meter, track, steps = Meter(s), s.track, s.config.train.steps
         monitor = Monitor(s, meter)
-        first = _evaluate(s, 0, meter)
-        monitor.follow(0, None)
-        progress.show(0, None, first)
-        yield StepInfo(0, torch.tensor(float("nan")), torch.tensor(float("nan")), 0.0, None, first)
-        carries: list[Any] = [None] * s.share.steps
-        latest = first
+        if not track.first:
+            track.first = track.latest = _evaluate(s, 0, meter)
+            monitor.follow(0, None)
+        progress.show(track.step, None, track.latest)
+        yield StepInfo(track.step, torch.tensor(float("nan")), torch.tensor(float("nan")), 0.0, None, track.latest)
+        if track.step == steps:  # killed between its last checkpoint and its summary
+            _finish(s, meter, "")
         for step, batches in _updates(s):
-            loss, norm, rate = _update(s, step, batches, carries)
+            loss, norm, rate = _update(s, step, batches)
+            watchdog.beat(step)
             line = meter.line(step, loss, norm, rate)
             monitor.follow(step, line)
-            asked = distributed.any_rank(stopper.asked())
-            last = step == s.config.train.steps or asked
-            evaluation = None
+            stop, save = distributed.agree([stopper.asked(), saver.due(step)])
+            evaluation, last = None, step == steps
             if last or step % s.config.train.eval_every == 0:
-                latest = evaluation = _evaluate(s, step, meter)
+                track.latest = evaluation = _evaluate(s, step, meter)
+                save |= _is_best(track, evaluation)
             progress.show(step, line, evaluation)
-            if last:
-                _finish(s, step, stopper.reason if asked else "", meter, first, latest)
-            elif s.leads and s.run.requested("checkpoint"):
-                save(s.run, step, s.model, s.config)
-                s.run.granted("checkpoint")
+            if last or stop or save:
+                saver.save(step, wait=last or stop)
+            if last or stop:
+                _finish(s, meter, stopper.why() if stop and not last else "")
             try:
                 yield StepInfo(step, loss, norm, rate, line, evaluation)
             except GeneratorExit:
-                if not last:
-                    latest = _evaluate(s, step, meter)
-                    _finish(s, step, "closed by its caller", meter, first, latest)
+                if not (last or stop):
+                    saver.save(step, wait=True)
+                    _finish(s, meter, "closed by its caller")
                 raise
-            if last:
+            if stop:
                 break
     stopper.pass_on()
 
 
 def _updates(s: Session) -> Iterator[tuple[int, list[Batch]]]:
     """(step, this process's micro-batches), read ahead in the background."""
-    part, steps = s.share, range(1, s.config.train.steps + 1)
-    plans = (Plan(step, part.first + i * part.stride, part.size) for step in steps for i in range(part.steps))
+    part, steps = s.share, range(s.track.step + 1, s.config.train.steps + 1)
+    plans = (Plan(step, row, part.size) for step in steps for row in rows(part))
     with closing(prefetch(s.source, s.config.seed, plans, s.device)) as batches:
         for step in steps:
             yield step, [next(batches) for _ in range(part.steps)]
 
 
-def _update(s: Session, step: int, batches: list[Batch], carries: list[Any]) -> tuple[Tensor, Tensor, float]:
+def _update(s: Session, step: int, batches: list[Batch]) -> tuple[Tensor, Tensor, float]:
     """Forward and backward of all micro-batches, one optimizer step. Returns (mean loss, gradient norm, rate)."""
-    clock, part = Clock(s.config.seed, step), s.share
+    clock, before = Clock(s.config.seed, step), s.track.carries
     rate = cosine(s.config.train, step)
     set_rate(s.optimizer, rate)
-    sums = torch.zeros(2, device=s.device)
-    nominal = float(batches[0]["inputs"].numel() * len(batches) * s.world.size)  # keeps float16 gradients in range
-    for i, batch in enumerate(batches):
-        torch.manual_seed(_dropout_seed(clock, part.first + i * part.stride))
-        batch = {name: value.to(s.device, non_blocking=True) for name, value in batch.items()}
-        with s.without_sync(last=i == len(batches) - 1):
-            with s.autocast():
-                out = s.objective.step(s.wrapped, batch, carries[i], clock)  # type: ignore[arg-type]
-            s.scaler.scale(out.loss_sum / nominal).backward()
-        carries[i] = out.carry
+    sums, after = torch.zeros(2, device=s.device), []
+    for row, batch, carry in zip(rows(s.share), batches, before, strict=True):
+        out = s.forward_backward(batch, carry, clock, row, sync=len(after) == len(batches) - 1)
+        after.append(out.carry)
         sums += torch.stack([out.loss_sum.detach(), out.count.to(out.loss_sum.dtype)])
     total, count = distributed.sum_over_ranks(sums)
     s.scaler.unscale_(s.optimizer)
     # DDP gives the mean over ranks of gradients of sums: undo both, then divide by what was counted
-    norm = scale_and_clip(list(s.model.parameters()), s.world.size * nominal / count, s.config.train.clip)
-    _require_finite(s, step, total / count, norm)
+    factor = s.world.size * s.nominal(batches[0]) / count
+    norm = scale_and_clip(list(s.model.parameters()), factor, s.config.train.clip)
+    require_finite(s, step, total / count, norm, rate, batches, before)
     s.scaler.step(s.optimizer)
     s.scaler.update()
     s.optimizer.zero_grad(set_to_none=True)
     s.objective.after_update(clock)
+    s.track.step, s.track.carries = step, after
     return total / count, norm, rate
 
 
-def _dropout_seed(clock: Clock, row: int) -> int:
-    """A function of (seed, step, first row): neither rank nor history decides what is dropped."""
-    return (clock.seed * 1_000_003 + clock.step) * 1_000_003 + row
+def _is_best(track: Track, evaluation: dict[str, Any]) -> bool:
+    """Whether the validation loss is the lowest so far: then the weights are worth keeping."""
+    best = track.best is None or evaluation["val_loss"] < track.best
+    track.best = evaluation["val_loss"] if best else track.best
+    return best
 
 
-def _require_finite(s: Session, step: int, loss: Tensor, norm: Tensor) -> None:
-    """Ends the run before a damaged update. All ranks see the same sums, so all end. float16's scaler skips its own
-    overflows of the gradient."""
-    if bool(torch.isfinite(loss)) and (bool(torch.isfinite(norm)) or s.scaler.is_enabled()):
-        return
-    reason = f"loss {float(loss):g}, gradient norm {float(norm):g} at step {step}: the update was not applied"
-    if s.leads:
-        s.run.set_status("diverged", step, reason)
-    raise RunError(
-        f"{s.run.path} diverged: {reason}; try a lower train.lr, a longer train.warmup or train.dtype=float32"
-    )
-
-
-def _evaluate(s: Session, step: int, meter: Meter) -> dict[str, Any]:
-    """The eval record of a step: both splits."""
+def _evaluate(s: Session, step: int, meter: Meter, on_stop: bool = False) -> dict[str, Any]:
+    """The eval record of a step: both splits. One made because of a stop says so, for an undisturbed run has none."""
     with meter.paused():
         of = {
             split: evaluate(s.model, s.objective, s.source, split, s.config, s.device, s.world, s.dtype)
@@ -154,15 +156,17 @@ def _evaluate(s: Session, step: int, meter: Meter) -> dict[str, Any]:
     record = {"type": "eval", "step": step, "time_s": meter.elapsed()}
     record |= {"train_loss": of["train"]["loss"], "val_loss": of["val"]["loss"], **rest}
     if s.leads:
-        s.run.append(record)
+        s.run.append(record | ({"on_stop": True} if on_stop else {}))
         s.run.set_status("running", step)
     return record
 
 
-def _finish(s: Session, step: int, reason: str, meter: Meter, first: dict, last: dict) -> None:
-    """The last checkpoint, the summary and the state, in this order: done means that all of it is there."""
+def _finish(s: Session, meter: Meter, reason: str) -> None:
+    """After the last checkpoint the summary and the state, in this order: done means that all of it is there."""
+    step, first, last = s.track.step, s.track.first, s.track.latest
+    if last["step"] != step:
+        last = _evaluate(s, step, meter, on_stop=True)
     if s.leads:
-        save(s.run, step, s.model, s.config)
         s.run.write_summary(
             {
                 "connection": s.config.connection.name,
@@ -175,10 +179,11 @@ def _finish(s: Session, step: int, reason: str, meter: Meter, first: dict, last:
                 "final_train_loss": last["train_loss"],
                 "tokens_per_s": meter.mean_speed(),
                 "peak_memory_gb": launch.peak_memory_gb(s.device),
-                "total_time_s": time.monotonic() - meter.begun,
+                "total_time_s": meter.elapsed(),
                 "params": sum(p.numel() for p in s.model.parameters()),
                 "world_size": s.world.size,
             }
         )
+        s.run.records.flush()
         s.run.set_status("stopped" if reason else "done", step, reason)
     distributed.barrier()

@@ -13,7 +13,7 @@ from mhcnb.connections.base import Connection
 from mhcnb.layers.site import sites
 from mhcnb.run import Run
 from mhcnb.training.progress import Meter
-from mhcnb.training.setup import Session
+from mhcnb.training.session import Session
 
 log = logging.getLogger(__name__)
 TOKENS = 1024  # a record: whole windows, at least one. mHC's pictures are of one sequence, too
@@ -26,7 +26,8 @@ class Monitor:
 
     def __init__(self, s: Session, meter: Meter) -> None:
         self.s, self.meter, self.limits = s, meter, s.config.log
-        self.words: dict[str, str] = {}  # what it is about -> the latest that was said
+        self.words = s.track.words
+        s.run.words = list(self.words.values())
 
     def follow(self, step: int, line: dict[str, Any] | None) -> None:
         """Looks at the train record of this step, if any, and measures the maps where that is due."""

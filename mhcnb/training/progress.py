@@ -10,7 +10,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from mhcnb.training import launch
-from mhcnb.training.setup import Session
+from mhcnb.training.session import Session
 
 HEARTBEAT_S = 5.0
 QUIET_S = 30.0  # between lines where nobody watches a terminal
@@ -20,18 +20,15 @@ class Meter:
     """Times updates, evaluation left out, and writes the train records."""
 
     def __init__(self, s: Session) -> None:
-        self.s, self.begun = s, time.monotonic()
-        config = s.config
-        self.rows = config.train.micro_batch * config.train.accumulation
-        self.tokens = self.rows * getattr(config.model, "block_size", 1)
+        self.s, self.tokens = s, s.tokens_per_step
         self.peak = launch.peak_flops(s.device)
-        self._mark, self._marked_step = self.begun, 0
-        self._trained_s, self._trained_steps = 0.0, 0
-        self._beat = self.begun
+        self._mark = self._beat = time.monotonic()
+        self._begun = self._mark - s.track.time_s
+        self._first = self._marked_step = s.track.step
 
     def elapsed(self) -> float:
-        """Seconds since the run began."""
-        return time.monotonic() - self.begun
+        """Seconds of training so far, those of earlier attempts up to their checkpoint included."""
+        return time.monotonic() - self._begun
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -42,16 +39,17 @@ class Meter:
 
     def line(self, step: int, loss: Tensor, norm: Tensor, rate: float) -> dict[str, Any] | None:
         """The train record of this step where one is due, written by rank 0; keeps the heartbeat."""
-        last = step == self.s.config.train.steps
+        last, track = step == self.s.config.train.steps, self.s.track
+        track.time_s = self.elapsed()
         if step % self.s.config.log.every and not last:
             self._heartbeat(step)
             return None
         values = {"loss": float(loss), "grad_norm": float(norm)}  # waits for the device: the times below are true
         now = time.monotonic()
         steps, seconds = step - self._marked_step, now - self._mark
-        if self._marked_step or last:  # the first interval warms up: caches, compile
-            self._trained_s += seconds
-            self._trained_steps += steps
+        if self._marked_step > self._first or last:  # the first interval warms up: caches, compile
+            track.trained_s += seconds
+            track.trained_steps += steps
         self._mark, self._marked_step = now, step
         record = {"type": "train", "step": step, "time_s": self.elapsed(), "loss": values["loss"], "lr": rate}
         record |= {"grad_norm": values["grad_norm"], "tokens_per_s": self.tokens * steps / seconds}
@@ -66,7 +64,8 @@ class Meter:
 
     def mean_speed(self) -> float:
         """Tokens a second over all intervals but the first."""
-        return self.tokens * self._trained_steps / self._trained_s if self._trained_s else 0.0
+        track = self.s.track
+        return self.tokens * track.trained_steps / track.trained_s if track.trained_s else 0.0
 
     def _heartbeat(self, step: int) -> None:
         now = time.monotonic()
@@ -80,12 +79,13 @@ class Progress:
 
     def __init__(self, s: Session) -> None:
         self.s, self.steps = s, s.config.train.steps
-        self.live = sys.stdout.isatty()
+        self.live, self.first = sys.stdout.isatty(), s.track.step
         self._begun = self._said = time.monotonic()
 
     def __enter__(self) -> "Progress":
         hidden = not (self.s.leads and self.live)
-        self.bar = tqdm(total=self.steps, desc=self.s.run.name, file=sys.stdout, disable=hidden, dynamic_ncols=True)
+        words = {"desc": self.s.run.name, "initial": self.first, "dynamic_ncols": True}
+        self.bar = tqdm(total=self.steps, file=sys.stdout, disable=hidden, **words)  # type: ignore[call-overload]
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -110,7 +110,7 @@ class Progress:
         self.bar.update(step - self.bar.n)
 
     def _left(self, step: int) -> str:
-        if not 0 < step < self.steps:
+        if not self.first < step < self.steps:
             return ""
-        left = (time.monotonic() - self._begun) / step * (self.steps - step)
+        left = (time.monotonic() - self._begun) / (step - self.first) * (self.steps - step)
         return f"; {tqdm.format_interval(left)} left"

@@ -2,9 +2,10 @@
 process group, run folder, model."""
 
 import logging
+import shutil
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,78 +15,117 @@ from torch import nn
 from mhcnb import registry
 from mhcnb.config import RunConfig
 from mhcnb.data.base import Source
-from mhcnb.errors import MhcnbError
+from mhcnb.errors import ConfigError, MhcnbError
+from mhcnb.layers.recompute import recompute
 from mhcnb.models.base import Model, build_model, with_vocab_size
-from mhcnb.objectives.base import Objective
 from mhcnb.run import Run
-from mhcnb.training import distributed, launch
-from mhcnb.training.distributed import Share, World
+from mhcnb.training import distributed, launch, resume
+from mhcnb.training.checkpoint import CARRY, OPTIMIZER, load_weights, read_tensors, start_from
+from mhcnb.training.distributed import World
+from mhcnb.training.loggers import open_loggers
 from mhcnb.training.optim import build_optimizer
+from mhcnb.training.resume import Finished, Opening
+from mhcnb.training.session import Session
+from mhcnb.training.track import Track, split
 
 log = logging.getLogger(__name__)
 
 
-@dataclass
-class Session:
-    """One process's parts of a run. `model` holds the weights; `wrapped` is the same behind compile and DDP."""
-
-    config: RunConfig
-    run: Run
-    world: World
-    share: Share
-    device: torch.device
-    dtype: torch.dtype
-    source: Source
-    objective: Objective
-    model: Model
-    wrapped: nn.Module
-    optimizer: torch.optim.Optimizer
-    scaler: torch.amp.GradScaler
-
-    @property
-    def leads(self) -> bool:
-        """Whether this process writes the run folder."""
-        return self.world.rank == 0
-
-    def autocast(self) -> torch.autocast:
-        """Mixed precision as configured; nothing in float32."""
-        return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
-
-    def without_sync(self, last: bool) -> Any:
-        """Gradients travel between ranks once an update, with the last micro-batch."""
-        return nullcontext() if last or self.world.size == 1 else self.wrapped.no_sync()  # type: ignore[operator]
-
-
 @contextmanager
 def session(config: RunConfig, out: Path) -> Iterator[Session]:
-    """Opens all parts, and on leaving says in status.json what became of the run."""
+    """Opens all parts, and on leaving says in status.json what became of the run. Raises Finished where nothing is
+    left to do."""
     world = distributed.world_from_env()
-    part = distributed.share(config, world)
-    Run(out).require_new()
+    share = distributed.share(config, world)
     if world.rank == 0:
         for warning in config.train.warnings():
             log.warning(warning)
-    requested = config
+    digest = config.digest()
     source, config = open_source(config)
     device = launch.choose_device(config, world)
     dtype = launch.autocast_dtype(config, device)
-    distributed.connect(world, device)
+    stack, run = resume.stack(device.type, world.size), Run(out)
     try:
+        model = build_model(config)
+        opening = _plan(run, config, model, source, stack) if world.rank == 0 else Opening()
+        distributed.connect(world, device, config.train.timeout_s)
         distributed.require_equal(config)
-        run = _open_run(config, out, world)
-        try:
+        opening = _open_run(run, config, opening, world)
+        track = Track.from_state(opening.state)
+        with _logged(config, run, track.step, world), _true_status(run, world, track):
             if world.rank == 0:
-                run.write_env({"config_digest": requested.digest(), "data": source.describe(), "device": str(device)})
-            yield _assemble(config, run, world, part, device, dtype, source)
-        except BaseException as error:
-            if world.rank == 0 and run.status().get("state") in ("starting", "running"):
-                state = "stopped" if isinstance(error, KeyboardInterrupt | GeneratorExit) else "failed"
-                run.set_status(state, run.status().get("step", 0), f"{type(error).__name__}: {error}")
-            raise
-        finally:
-            run.release()
+                facts = {"config_digest": digest, "data": source.describe(), "stack": stack, "job": launch.job()}
+                run.write_env(facts | {"resumed": _attempts(run, opening)})
+            objective = registry.load("objectives", config.objective.name)(config.objective)
+            wrapped, optimizer = _wrapped(model.to(device), config, device, world), build_optimizer(model, config.train)
+            scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
+            parts = (objective, model, wrapped, optimizer, scaler)
+            s = Session(config, run, world, share, device, dtype, source, *parts, track, stack)
+            _restore(s, opening)
+            yield s
     finally:
+        run.release()
         distributed.disconnect()
+
+
+@contextmanager
+def _logged(config: RunConfig, run: Run, step: int, world: World) -> Iterator[None]:
+    """Copies of the records go where config.log says."""
+    loggers = open_loggers(config, run, step) if world.rank == 0 else []
+    run.records.followers += [logger.follow for logger in loggers]
+    try:
+        yield
+    finally:
+        for logger in loggers:
+            logger.close(run.status().get("state", "failed"))
+
+
+@contextmanager
+def _true_status(run: Run, world: World, track: Track) -> Iterator[None]:
+    """Whatever ends the run, status.json says it. A rank that waited in vain for another says so in words."""
+    try:
+        yield
+    except BaseException as error:
+        lost = distributed.lost(error)
+        if world.rank == 0 and run.status().get("state") in ("starting", "running"):
+            state = "stopped" if isinstance(error, KeyboardInterrupt | GeneratorExit) else "failed"
+            shown = lost or error
+            with suppress(OSError):  # a full disk must not hide what happened
+                run.set_status(state, track.step, f"{type(shown).__name__}: {shown}")
+        if lost is not None:
+            raise lost from error
+        raise
+
+
+def _plan(run: Run, config: RunConfig, model: Model, source: Source, stack: dict[str, Any]) -> Opening:
+    """What rank 0 finds in the folder, and the weights to go on from, or to start from: the others get them from it."""
+    opening = resume.plan(run, config, source.fingerprint(), stack)
+    if opening.folder is not None:
+        load_weights(model, opening.folder)
+    elif config.train.weights:
+        start_from(model, config)
+    _require_space(run, model)
+    return opening
+
+
+def _require_space(run: Run, model: Model) -> None:
+    """Two checkpoints must fit, or the second save would fail: the first goes only after it."""
+    need = 2 * 3 * sum(x.nbytes for x in model.state_dict().values())
+    place = next(path for path in (run.path.absolute(), *run.path.absolute().parents) if path.exists())
+    free = shutil.disk_usage(place).free
+    if need > free:
+        raise ConfigError(
+            f"two checkpoints of this model take {need / 1e6:,.0f} MB; {place} has {free / 1e6:,.0f} MB free. Free "
+            "some space, or give another --out"
+        )
+
+
+def _attempts(run: Run, opening: Opening) -> list[dict[str, Any]]:
+    """For env.json: where and when the run was gone on with."""
+    before = run.env().get("resumed", [])
+    if opening.folder is None:
+        return []
+    return [*before, {"step": opening.state["step"], "time": time.time(), "words": list(opening.words)}]
 
 
 def open_source(config: RunConfig) -> tuple[Source, RunConfig]:
@@ -97,39 +137,45 @@ def open_source(config: RunConfig) -> tuple[Source, RunConfig]:
     return source, config
 
 
-def _open_run(config: RunConfig, out: Path, world: World) -> Run:
-    """Rank 0 makes the folder; its refusal is everyone's."""
-    run, refusal = Run(out), None
-    if world.rank == 0:
+def _open_run(run: Run, config: RunConfig, opening: Opening, world: World) -> Opening:
+    """Rank 0 opens the folder; its refusal, or that nothing is left to do, is everyone's."""
+    refusal = None
+    if world.rank == 0 and not opening.finished:
         try:
-            run = Run.create(out, config)
+            resume.begin(run, config, opening)
         except MhcnbError as error:
             refusal = error
-    refusal = distributed.from_rank_zero(refusal)
+    refusal, opening = distributed.from_rank_zero((refusal, opening))
     if refusal is not None:
         raise refusal
-    return run
+    if opening.finished:
+        raise Finished(opening.finished)
+    return opening
 
 
-def _assemble(
-    config: RunConfig, run: Run, world: World, part: Share, device: torch.device, dtype: torch.dtype, source: Source
-) -> Session:
-    model = build_model(config).to(device)
+def _wrapped(model: Model, config: RunConfig, device: torch.device, world: World) -> nn.Module:
+    """The model behind recomputation, compile and DDP."""
+    recompute(model, config.train.recompute)
     wrapped: nn.Module = torch.compile(model) if config.train.compile else model  # type: ignore[assignment]
-    if world.size > 1:
-        ids = None if device.type == "cpu" else [device.index]
-        wrapped = nn.parallel.DistributedDataParallel(wrapped, device_ids=ids, gradient_as_bucket_view=True)
-    return Session(
-        config=config,
-        run=run,
-        world=world,
-        share=part,
-        device=device,
-        dtype=dtype,
-        source=source,
-        objective=registry.load("objectives", config.objective.name)(config.objective),
-        model=model,
-        wrapped=wrapped,
-        optimizer=build_optimizer(model, config.train),
-        scaler=torch.amp.GradScaler(device.type, enabled=dtype == torch.float16),
-    )
+    if world.size == 1:
+        return wrapped
+    ids = None if device.type == "cpu" else [device.index]
+    return nn.parallel.DistributedDataParallel(wrapped, device_ids=ids, gradient_as_bucket_view=True)
+
+
+def _restore(s: Session, opening: Opening) -> None:
+    """Optimizer, scaler, carries and generators as they were; rank 0 reads, for the others may not see the folder."""
+    s.track.carries = [None] * s.share.steps
+    if opening.folder is None:
+        return
+    folder, stored, whole = opening.folder, None, {}
+    if s.leads:
+        stored = torch.load(folder / OPTIMIZER, map_location="cpu", weights_only=True)
+        whole = read_tensors(folder / CARRY) if (folder / CARRY).is_file() else {}
+    stored, whole = distributed.from_rank_zero((stored, whole))
+    s.optimizer.load_state_dict(stored)
+    if s.scaler.is_enabled():
+        s.scaler.load_state_dict(opening.state["scaler"])
+    s.track.carries = split(whole, s.share, s.device)
+    if len(opening.state["rng"]) == s.world.size:
+        resume.set_random_state(opening.state["rng"][s.world.rank], s.device)

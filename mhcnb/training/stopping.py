@@ -1,4 +1,4 @@
-"""Stopping at a step boundary: Ctrl-C, SIGTERM, or a request in the run folder."""
+"""Stopping at a step boundary: Ctrl-C, SIGTERM, SIGUSR1 (a scheduler's warning), or a request in the run folder."""
 
 import signal
 import threading
@@ -8,11 +8,16 @@ from typing import Any
 
 from mhcnb.run import Run
 
+SIGNALS = tuple(number for number in signal.Signals if number.name in ("SIGINT", "SIGTERM", "SIGUSR1"))
 SAME_S = 2.0  # a launcher passes on what its ranks got from the terminal already: one request, not two
 
 
+class Stopped(KeyboardInterrupt):
+    """What the caller gets of an interrupt, once the run is safe."""
+
+
 class Stopper:
-    """While entered, the first SIGINT or SIGTERM only notes that a stop is asked for; a second one acts at once."""
+    """While entered, the first of SIGNALS only notes that a stop is asked for; a second one acts at once."""
 
     def __init__(self, run: Run) -> None:
         self.run, self.reason, self._signal, self._since = run, "", 0, 0.0
@@ -20,7 +25,7 @@ class Stopper:
 
     def __enter__(self) -> "Stopper":
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+            self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -43,7 +48,11 @@ class Stopper:
             self.reason = "asked by control/stop"
         return bool(self.reason)
 
+    def why(self) -> str:
+        """The reason, on any rank, of a stop that the ranks have agreed upon."""
+        return self.reason or "asked on another rank"
+
     def pass_on(self) -> None:
         """An interrupt stops the caller too (a notebook, a shell loop), once the run is safe."""
         if self._signal:
-            raise KeyboardInterrupt(self.reason)
+            raise Stopped(self.reason)

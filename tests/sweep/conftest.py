@@ -22,7 +22,8 @@ processes: int = 1"""
 TRAIN = """
 import os, pathlib, time
 from mhcnb.config import load_config
-from mhcnb.run import Run, write_json
+from mhcnb.durable import write_json
+from mhcnb.run import Run
 
 config = load_config(params, overrides)
 run = Run.create(out, config)

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from mhcnb.durable import write_json
 from mhcnb.errors import RunError
-from mhcnb.run import Run, write_json
+from mhcnb.run import Run
 from mhcnb.sweep.collect import collect, table
 from mhcnb.sweep.plan import plan
 from mhcnb.sweep.run import run_sweep

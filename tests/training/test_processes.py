@@ -7,15 +7,17 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 
 import pytest
 
 from mhcnb.run import Run
 from mhcnb.training.checkpoint import load_model
+from mhcnb.training.loop import train
 
 
 def losses(run):
-    return [record["loss"] for record in Run(run).results("train")]
+    return [record["loss"] for record in run.results("train")]
 
 
 def test_train_evaluate_show_from_the_command_line(mhcnb, params, tmp_path):
@@ -52,19 +54,18 @@ def test_a_bad_start_is_a_message_and_changes_nothing(mhcnb, params, tmp_path, a
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_two_ranks_give_the_losses_of_one(mhcnb, params, tmp_path):
+def test_two_ranks_give_the_losses_of_one(mhcnb, small, params, tmp_path):
     """Sliced micro-batch and shared accumulation, 20 steps."""
     for name, batch in {"sliced": (4, 1), "shared": (2, 2)}.items():
-        path = params(**{"train.steps": 20, "train.micro_batch": batch[0], "train.accumulation": batch[1]})
-        for ranks in (0, 2):
-            done = mhcnb("train", path, "--out", f"{name}{ranks}", ranks=ranks)
-            assert done.returncode == 0, done.stderr
-        one, two = (losses(tmp_path / f"{name}{ranks}") for ranks in (0, 2))
-        assert len(two) == 20
-        assert two == pytest.approx(one, abs=1e-5)
-        summaries = [Run(tmp_path / f"{name}{ranks}").summary() for ranks in (0, 2)]
-        assert summaries[0]["final_val_loss"] == pytest.approx(summaries[1]["final_val_loss"], abs=1e-5)
-        assert summaries[1]["world_size"] == 2
+        given = {"train.steps": 20, "train.micro_batch": batch[0], "train.accumulation": batch[1]}
+        one, two = Run(tmp_path / f"{name}1"), Run(tmp_path / f"{name}2")
+        train(small(**given), one.path)
+        done = mhcnb("train", params(**given), "--out", two.path, ranks=2)
+        assert done.returncode == 0, done.stderr
+        assert len(losses(two)) == 20
+        assert losses(two) == pytest.approx(losses(one), abs=1e-5)
+        assert two.summary()["final_val_loss"] == pytest.approx(one.summary()["final_val_loss"], abs=1e-5)
+        assert two.summary()["world_size"] == 2
 
 
 def test_a_refusal_reaches_all_ranks(mhcnb, params, tmp_path):
@@ -88,24 +89,17 @@ def test_a_taken_port_is_named(mhcnb, params):
 
 
 def test_ranks_with_different_configurations_are_refused_on_all(params, tmp_path):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    processes = []
-    for rank in range(2):
-        env = {"RANK": rank, "WORLD_SIZE": 2, "LOCAL_RANK": rank, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-        command = [sys.executable, "-m", "mhcnb", "train", str(params()), f"train.lr=1e-{rank + 2}", "--out", "run"]
-        environment = os.environ | {name: str(value) for name, value in env.items()}
-        processes.append(subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True))
-    for process in processes:
-        _, said = process.communicate(timeout=60)
-        assert process.returncode == 2
-        assert "the processes were started with different configurations (rank 0: " in said
-        assert "train.lr" in said
-    assert not (tmp_path / "run").exists()
+    run = Run(tmp_path / "run")
+    with _pair(params(), run, ["train.lr=1e-2"], ["train.lr=1e-3"]) as ranks:
+        for process in ranks:
+            _, said = process.communicate(timeout=60)
+            assert process.returncode == 2
+            assert "the processes were started with different configurations (rank 0: " in said
+            assert "train.lr" in said
+    assert not run.path.exists()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
 def test_a_signal_stops_at_a_step_boundary(params, tmp_path, number):
     run = Run(tmp_path / "run")
     with _started(params(**{"train.steps": 100_000}), run) as process:
@@ -130,6 +124,39 @@ def test_a_signal_to_the_whole_group_of_ranks_stops_them_alike(params, tmp_path)
     load_model(run.path)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="a rank's number is looked up as Linux has it")
+def test_a_signal_to_one_rank_stops_all_for_good(params, tmp_path):
+    """The reason is known where the run folder is written, and the launcher does not take it for a failure."""
+    run = Run(tmp_path / "run")
+    with _started(params(**{"train.steps": 100_000}), run, "--max-restarts=1", ranks=2) as process:
+        _wait_for_step(run, 3)
+        (other,) = _children(process.pid) - {run.status()["pid"]}
+        os.kill(other, signal.SIGUSR1)
+        assert process.wait(60) == 0
+    assert run.status()["state"] == "stopped"
+    assert run.status()["reason"] == "asked on another rank"
+    load_model(run.path)
+
+
+def test_a_rank_that_hangs_is_a_failure_in_words_with_the_stacks_of_who_waited(params, tmp_path):
+    run = Run(tmp_path / "run")
+    path = params(**{"train.steps": 100_000, "train.timeout_s": 6})
+    with _pair(path, run) as (waiting, hanging):
+        _wait_for_step(run, 3)
+        hanging.send_signal(signal.SIGSTOP)
+        since = time.monotonic()
+        _, said = waiting.communicate(timeout=60)
+        assert time.monotonic() - since < 6 + 10
+    assert waiting.returncode == 2
+    assert run.status()["state"] == "failed"
+    for text in (said, run.status()["reason"]):
+        assert "rank 0 of 2 has lost another one, or waited for it longer than train.timeout_s: " in text
+        assert "Timed out waiting 6000ms" in text
+    stacks = (run.path / "logs" / "rank0.log").read_text()
+    assert "rank 0: nothing has ended for" in stacks
+    assert "in all_reduce" in stacks or "in backward" in stacks
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="the parent's death is signalled by Linux")
 def test_ranks_do_not_outlive_a_killed_launcher(params, tmp_path):
     run = Run(tmp_path / "run")
@@ -144,13 +171,38 @@ def test_ranks_do_not_outlive_a_killed_launcher(params, tmp_path):
     assert not _alive(rank)
 
 
-def _started(path, run, ranks=0):
-    torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}"] if ranks else []
+def _started(path, run, *options, ranks=0):
+    """The training in a process, or under torchrun with `options`."""
+    torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}", *options] if ranks else []
     command = [sys.executable, *torchrun, "-m", "mhcnb", "train", str(path), "--out", str(run.path)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
         command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
     )
+
+
+@contextmanager
+def _pair(path, run, *overrides):
+    """Two ranks without a launcher, as a scheduler may start them."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(probe.getsockname()[1]), "OMP_NUM_THREADS": "1"}
+    ranks = []
+    for rank, more in enumerate(overrides or ([], [])):
+        command = [sys.executable, "-m", "mhcnb", "train", str(path), *more, "--out", str(run.path)]
+        env = os.environ | place | {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
+        ranks.append(subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True))
+    try:
+        yield ranks
+    finally:
+        for process in ranks:
+            process.kill()
+            process.communicate()
+
+
+def _children(pid):
+    with open(f"/proc/{pid}/task/{pid}/children") as file:
+        return set(map(int, file.read().split()))
 
 
 def _wait_for_step(run, step):
