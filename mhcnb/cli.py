@@ -35,7 +35,9 @@ class Group(click.Group):
 def main(debug: bool) -> None:
     """How should information travel between the layers of a deep network? Train, compare, look."""
     leads = os.environ.get("RANK", "0") == "0"
-    logging.basicConfig(level=logging.INFO if leads else logging.ERROR, format="%(message)s", stream=sys.stderr)
+    console = logging.StreamHandler(sys.stderr)
+    console.setLevel(logging.INFO if leads else logging.ERROR)  # the others' words go to their own logs
+    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[console])
     for noisy in ("papermill", "matplotlib", "modelscope_hub", "httpx", "distributed"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
@@ -56,22 +58,21 @@ def train(arguments: tuple[str, ...], out: Path | None, resume: Path | None, wei
         raise click.UsageError("--resume RUN takes key=value alone: the run has its own parameters and its own folder")
     if not resume and not arguments:
         raise click.UsageError("give a parameters file, as params/gpt/tiny.yaml, or --resume RUN")
-    from mhcnb.config import load_config, parse_overrides, run_name
-    from mhcnb.run import Run
-
-    given = parse_overrides(arguments if resume else arguments[1:])
-    if weights:
-        given["train.weights"] = weights
-    if resume:
-        given["train.resume"] = "auto"
-        config = load_config(Run.open(resume).path / "config.yaml", given)
-    else:
-        config = load_config(arguments[0], given)
-    out = resume or out or Path("outputs") / run_name(config)
-    from mhcnb.training.launch import as_rank
-    from mhcnb.training.loop import train as run
+    from mhcnb.training.rank import as_rank
 
     with as_rank():
+        from mhcnb.config import load_config, parse_overrides, run_name
+        from mhcnb.run import Run
+
+        given = parse_overrides(arguments if resume else arguments[1:])
+        given |= {"train.weights": weights} if weights else {}
+        if resume:
+            config = load_config(Run.open(resume).path / "config.yaml", given | {"train.resume": "auto"})
+        else:
+            config = load_config(arguments[0], given)
+        out = resume or out or Path("outputs") / run_name(config)
+        from mhcnb.training.loop import train as run
+
         summary = run(config, out)
         if os.environ.get("RANK", "0") == "0":
             click.echo(f"{out}: {Path(out, 'status.json').read_text()}" if not summary else f"done: {out}")

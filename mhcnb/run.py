@@ -9,6 +9,7 @@ import json
 import os
 import platform
 import re
+import shutil
 import socket
 import time
 from pathlib import Path
@@ -60,6 +61,7 @@ class Run:
         if not NAME.fullmatch(self.path.resolve().name):
             raise RunError(f"{self.path.name!r} is no name for a run: letters, digits and . _ = , - only, at most 100")
         self.require_new()
+        new = not self.path.exists()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self.lock()
@@ -67,6 +69,9 @@ class Run:
             self._set_aside()
             self.write_config(config)
         except OSError as error:
+            self.release()
+            if new:
+                shutil.rmtree(self.path, ignore_errors=True)
             raise RunError(
                 f"cannot write to {self.path}: {error.strerror} (errno {error.errno}); give another --out"
             ) from error

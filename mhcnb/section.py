@@ -45,7 +45,7 @@ class Section(BaseModel):
         loc = _location(error, values)
         key = ".".join(str(part) for part in loc)
         line = next((lines[loc[:n]] for n in range(len(loc), 0, -1) if loc[:n] in lines), None)
-        overridden = any(f"{name}.".startswith(f"{key}.") for name in given)
+        overridden = any(f"{name}.".startswith(f"{key}.") or key.startswith(f"{name}.") for name in given)
         place = "override" if overridden else f"{where}:{line}" if line else where
         if error["type"] == "extra_forbidden":
             return f"{place}: unknown key {key}{nearest(str(loc[-1]), cls.keys_at(loc[:-1], values))}"

@@ -77,8 +77,9 @@ class Shard:
             while len(got) < size:  # some network file systems give less than was asked for
                 more = os.pread(self._fd, size - len(got), at + len(got))
                 if not more:
+                    now = os.fstat(self._fd).st_size
                     raise DataError(
-                        f"{self.path}: ends at byte {at + len(got):,}; it had {self.size:,} bytes when it was opened. "
+                        f"{self.path}: ends at byte {now:,}; it had {self.size:,} bytes when it was opened. "
                         "It was cut or replaced while in use: restore it and start again"
                     )
                 got += more

@@ -74,17 +74,24 @@ def _read_bytes(path: Path) -> bytes:
 
 
 def read_text(path: Path) -> str:
-    """A UTF-8 file, without a byte-order mark. Raises DataError with the offset of the first bad byte."""
+    """A UTF-8 file, without a byte-order mark. Raises DataError with line and offset of the first byte that is none."""
+    content = _read_bytes(path)
     try:
-        text = _read_bytes(path).decode("utf-8").removeprefix("\ufeff")
+        text = content.decode("utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError as error:
-        bad = error.object[error.start]
-        raise DataError(
-            f"{path}: not UTF-8 text: byte 0x{bad:02x} at offset {error.start:,}; convert it, e.g. `iconv -t UTF-8`"
-        ) from error
+        raise _no_text(path, content, error.start, "not UTF-8 text") from error
+    if "\0" in text:
+        raise _no_text(path, content, content.index(0), "UTF-16 or a binary file?")
     if not text.strip():
-        raise DataError(f"{path}: no text in it ({path.stat().st_size} bytes); leave it out")
+        raise DataError(f"{path}: no text in it ({len(content)} bytes); leave it out")
     return text
+
+
+def _no_text(path: Path, content: bytes, at: int, what: str) -> DataError:
+    line = content.count(b"\n", 0, at) + 1
+    return DataError(
+        f"{path}:{line}: {what}: byte 0x{content[at]:02x} at offset {at:,}; convert it, e.g. `iconv -t UTF-8`"
+    )
 
 
 def split_documents(text: str) -> list[str]:

@@ -129,7 +129,8 @@ def _read(notebook: Path) -> Any:
     except FileNotFoundError as error:
         raise NotebookError(f"no such notebook: {notebook}") from error
     except (NotJSONError, nbformat.ValidationError, AttributeError, KeyError, UnicodeDecodeError) as error:
-        raise NotebookError(f"{notebook} is not a notebook: {str(error)[:200]}") from error
+        why = "JSON of another kind" if isinstance(error, AttributeError | KeyError) else str(error)[:200]
+        raise NotebookError(f"{notebook} is not a notebook: {why}") from error
 
 
 def _names(annotation: ast.expr) -> tuple[str, ...]:

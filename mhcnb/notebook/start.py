@@ -106,9 +106,29 @@ def start(
         config = params
     else:
         config = load_config(find(str(params)), overrides)
-    if processes < 1:
-        raise ConfigError(f"processes = {processes}; expected 1 or more")
-    training = Training(config, outputs(out) if out else _free(outputs("outputs") / run_name(config)), processes)
+    named = outputs("outputs") / run_name(config)
+    path = outputs(out) if out else named if config.train.resume == "auto" else _free(named)
+    return _started(Training(config, path, processes), background)
+
+
+@checked
+def resume(
+    run: str | Path,
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    processes: int = 1,
+    background: bool | None = None,
+) -> Training:
+    """Goes on with a run from its newest sound checkpoint, as `start` does with a new one. `overrides` may ask for more
+    steps or other intervals; what would make it another run is refused. A run that is done is left as it is."""
+    folder = Run.open(find(str(run)))
+    config = load_config(folder.path / "config.yaml", {**(overrides or {}), "train.resume": "auto"})
+    return _started(Training(config, folder.path, processes), background)
+
+
+def _started(training: Training, background: bool | None) -> Training:
+    if training.processes < 1:
+        raise ConfigError(f"processes = {training.processes}; expected 1 or more")
     _refuse_early(training)
     if background if background is not None else not headless():
         threading.Thread(target=training._in_background, name="mhcnb-training", daemon=True).start()
@@ -132,6 +152,7 @@ def _refuse_early(training: Training) -> None:
     from mhcnb.training.setup import open_source
 
     share(training.config, World(size=training.processes))
-    training.run.require_new()
+    if training.config.train.resume == "never":
+        training.run.require_new()
     if training.processes > 1:
         open_source(training.config)

@@ -91,7 +91,7 @@ def connect(world: World, device: torch.device, timeout_s: float = 300.0) -> Non
         place = ":".join(os.environ.get(name, f"({name} not set)") for name in ("MASTER_ADDR", "MASTER_PORT"))
         raise RunError(
             f"rank {world.rank} of {world.size} cannot join the others at {place}: {str(error).splitlines()[0]}; "
-            "torchrun --standalone finds a free port itself"
+            "have all been started? torchrun --standalone finds a free port itself"
         ) from error
 
 
@@ -107,9 +107,14 @@ def lost(error: BaseException) -> RunError | None:
     )
 
 
+_left: list[Any] = []  # the process group that this process has left, see disconnect
+
+
 def disconnect() -> None:
-    """Leaves the process group."""
+    """Leaves the process group, but keeps it in memory: were DDP the last to let go of it, it would wait for a thread
+    of gloo while it holds the interpreter, which that thread needs to free its last tensor: a deadlock."""
     if dist.is_initialized():
+        _left[:] = [dist.group.WORLD]
         dist.destroy_process_group()
 
 

@@ -18,7 +18,8 @@ from mhcnb.config import RunConfig, as_dict, build_config
 from mhcnb.errors import ConfigError, MhcnbError, RunError
 from mhcnb.run import Run
 from mhcnb.training.distributed import World
-from mhcnb.training.stopping import SIGNALS, Stopped
+from mhcnb.training.rank import die_with_parent
+from mhcnb.training.stopping import SIGNALS
 
 # dense bf16 matrix FLOP/s by a part of the device's name, as the makers state them
 PEAKS = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "4090": 165e12, "3090": 71e12, "V100": 125e12}
@@ -77,6 +78,21 @@ def peak_memory_gb(device: torch.device) -> float:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # kB on Linux, bytes on macOS
         return peak / 1e9 if sys.platform == "darwin" else peak * 1024 / 1e9
     return torch.accelerator.max_memory_allocated(device) / 1e9
+
+
+def out_of_memory(error: BaseException, config: RunConfig, device: torch.device, step: int) -> RunError | None:
+    """In words, what to do where the device had no memory left for this step; None for any other error."""
+    if not isinstance(error, torch.OutOfMemoryError):
+        return None
+    micro, accumulation = config.train.micro_batch, config.train.accumulation
+    smaller = f"train.micro_batch={micro // 2} train.accumulation={accumulation * 2}, which keeps the global batch"
+    remedies = [smaller] if micro % 2 == 0 else []
+    remedies += ["train.recompute=block"] if config.train.recompute != "block" else []
+    said = str(error).split(". GPU")[0].splitlines()[0]
+    return RunError(
+        f"out of memory at step {step}: {said}; this process held {peak_memory_gb(device):.1f} GB at most. Try "
+        f"{' or '.join([*remedies, 'fewer connection.streams'])}"
+    )
 
 
 def run_ranks(config: RunConfig, out: Path, processes: int) -> None:
@@ -148,39 +164,3 @@ def job() -> str | None:
     stat = Path(f"/proc/{parent}/stat")
     since = stat.read_text().rsplit(")", 1)[1].split()[19] if stat.exists() else "?"  # numbers of processes come again
     return f"{socket.gethostname()}:{parent}:{since}"
-
-
-def die_with_parent() -> None:
-    """Asks Linux to end this process when its launcher is gone, whatever killed it: a rank must not train on alone."""
-    import ctypes
-
-    if sys.platform == "linux":
-        pr_set_pdeathsig = 1
-        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
-
-
-@contextmanager
-def as_rank() -> Iterator[None]:
-    """Around the work of a process that torchrun started; nothing in any other.
-
-    It dies with its launcher, and leaves without the interpreter's clean-up: with gloo that aborts now and then
-    after a run that went well. One that was asked to stop, and has, leaves in peace, or its launcher would restart it.
-    (torchrun passes SIGUSR1 on where it is told to: `--signals-to-handle SIGTERM,SIGINT,SIGUSR1`.)
-    """
-    ranked = "TORCHELASTIC_RUN_ID" in os.environ
-    if ranked:
-        die_with_parent()
-    try:
-        yield
-    except KeyboardInterrupt as error:
-        if ranked:
-            _leave(0 if isinstance(error, Stopped) else 130)
-        raise
-    if ranked:
-        _leave(0)
-
-
-def _leave(code: int) -> None:
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)

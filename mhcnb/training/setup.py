@@ -46,13 +46,16 @@ def session(config: RunConfig, out: Path) -> Iterator[Session]:
     dtype = launch.autocast_dtype(config, device)
     stack, run = resume.stack(device.type, world.size), Run(out)
     try:
+        opening = resume.plan(run, config, source.fingerprint(), stack) if world.rank == 0 else Opening()
         model = build_model(config)
-        opening = _plan(run, config, model, source, stack) if world.rank == 0 else Opening()
+        if world.rank == 0 and not opening.finished:
+            _load(model, opening.folder, config)
+            _require_space(run, model)
         distributed.connect(world, device, config.train.timeout_s)
         distributed.require_equal(config)
         opening = _open_run(run, config, opening, world)
         track = Track.from_state(opening.state)
-        with _logged(config, run, track.step, world), _true_status(run, world, track):
+        with _logged(config, run, track.step, world), _true_status(run, world, track, config, device):
             if world.rank == 0:
                 facts = {"config_digest": digest, "data": source.describe(), "stack": stack, "job": launch.job()}
                 run.write_env(facts | {"resumed": _attempts(run, opening)})
@@ -81,31 +84,29 @@ def _logged(config: RunConfig, run: Run, step: int, world: World) -> Iterator[No
 
 
 @contextmanager
-def _true_status(run: Run, world: World, track: Track) -> Iterator[None]:
-    """Whatever ends the run, status.json says it. A rank that waited in vain for another says so in words."""
+def _true_status(run: Run, world: World, track: Track, config: RunConfig, device: torch.device) -> Iterator[None]:
+    """Whatever ends the run, status.json says it. A rank that waited in vain for another, or had no memory left, says
+    so in words."""
     try:
         yield
     except BaseException as error:
-        lost = distributed.lost(error)
+        told = distributed.lost(error) or launch.out_of_memory(error, config, device, track.step + 1)
         if world.rank == 0 and run.status().get("state") in ("starting", "running"):
             state = "stopped" if isinstance(error, KeyboardInterrupt | GeneratorExit) else "failed"
-            shown = lost or error
+            shown = told or error
             with suppress(OSError):  # a full disk must not hide what happened
                 run.set_status(state, track.step, f"{type(shown).__name__}: {shown}")
-        if lost is not None:
-            raise lost from error
+        if told is not None:
+            raise told from error
         raise
 
 
-def _plan(run: Run, config: RunConfig, model: Model, source: Source, stack: dict[str, Any]) -> Opening:
-    """What rank 0 finds in the folder, and the weights to go on from, or to start from: the others get them from it."""
-    opening = resume.plan(run, config, source.fingerprint(), stack)
-    if opening.folder is not None:
-        load_weights(model, opening.folder)
+def _load(model: Model, folder: Path | None, config: RunConfig) -> None:
+    """The weights to go on from, or to start from, on rank 0: the others get them from it."""
+    if folder is not None:
+        load_weights(model, folder)
     elif config.train.weights:
         start_from(model, config)
-    _require_space(run, model)
-    return opening
 
 
 def _require_space(run: Run, model: Model) -> None:

@@ -12,8 +12,8 @@ SHARE = 0.8  # of the time after which the process group gives up: the stacks co
 
 
 class Watchdog:
-    """While entered, what this rank logs goes to `logs`/rank<r>.log too, and a hang after a beat leaves there
-    when it was, at which step, and where each thread stood. It ends nothing.
+    """While entered, what this rank logs goes to `logs`/rank<r>.log too, with the error that it ends by; and a hang
+    leaves there when it was, after which step, and where each thread stood. It ends nothing.
 
     The stacks are written by a thread of the interpreter that needs no lock, so a hang inside of a library shows too.
     """
@@ -33,10 +33,13 @@ class Watchdog:
         self._herald.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         faulthandler.cancel_dump_traceback_later()
         self._ended.set()
         self._herald.join()
+        if isinstance(error, Exception):  # the other ranks find out only that this one is gone
+            what, exc_info = f"after {self._last[0]}", (type(error), error, error.__traceback__)
+            self._handler.handle(logging.LogRecord(log.name, logging.ERROR, __file__, 0, what, (), exc_info))
         for handler in self._added:
             logging.getLogger().removeHandler(handler)
         self._handler.close()
@@ -57,7 +60,7 @@ class Watchdog:
             waited = time.monotonic() - since
             if last != said and waited > 0.9 * self.patience:
                 said = last
-                log.warning(
+                log.error(
                     "rank %d: nothing has ended for %.3g s since %s; the stacks of all threads follow in %s",
                     self.rank, waited, what, self.path,
                 )  # fmt: skip

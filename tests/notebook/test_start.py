@@ -4,8 +4,8 @@ import signal
 
 import pytest
 
-from mhcnb import start
-from mhcnb.errors import ConfigError, DataError, NotebookError, RunError
+from mhcnb import resume, start
+from mhcnb.errors import CheckpointError, ConfigError, DataError, NotebookError, RunError
 from mhcnb.notebook.start import headless
 from mhcnb.run import Run
 from mhcnb.training.checkpoint import load_model
@@ -75,6 +75,21 @@ def test_a_bad_start_is_refused_before_anything_runs(params, tmp_path, arguments
         start(str(params()), out=tmp_path / "run", **arguments)
     assert words in str(caught.value)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_run_goes_on_by_its_name(small, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    begun = start(small(), background=False)
+    longer = resume(begun.run.path, {"train.steps": 8}, background=False)
+    assert longer.run.path == begun.run.path
+    assert longer.summary["steps"] == 8
+    assert start(small(**{"train.steps": 9, "train.resume": "auto"}), background=False).run.path == begun.run.path
+    with pytest.raises(CheckpointError, match=r"train.lr: .* -> 0.5"):
+        resume(begun.run.path, {"train.lr": 0.5}, background=False)
+    with pytest.raises(RunError, match="is not a run folder"):
+        resume(tmp_path / "outputs")
+    with pytest.raises(NotebookError, match="parameter processes = '2'"):
+        resume(begun.run.path, processes="2")
 
 
 def test_without_a_name_a_run_takes_the_next_free_one(small, tmp_path, monkeypatch):

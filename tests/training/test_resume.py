@@ -140,7 +140,7 @@ from types import SimpleNamespace
 from mhcnb import registry
 from mhcnb.config import load_config
 from mhcnb.training.distributed import world_from_env
-from mhcnb.training.launch import as_rank
+from mhcnb.training.rank import as_rank
 from mhcnb.training.loop import train
 sys.path.insert(0, sys.argv[1])
 from test_resume import EVERY_STEP, killed_after
