@@ -98,6 +98,11 @@ class Run:
                 f"{self.path} is being written by process {owner.get('pid')} on {owner.get('host')} "
                 f"(state {owner.get('state')}); wait for it, stop it, or give another --out"
             ) from None
+        except OSError as error:
+            raise RunError(
+                f"cannot write to {self.path}: {error.strerror} (errno {error.errno}); make it writable, or give "
+                "another --out"
+            ) from error
 
     def release(self) -> None:
         """Lets go of the lock."""

@@ -9,6 +9,7 @@ from mhcnb.durable import write_json
 from mhcnb.errors import RunError
 from mhcnb.models.base import Batch
 from mhcnb.objectives.base import Clock
+from mhcnb.run import Run
 from mhcnb.training import distributed
 from mhcnb.training.session import Session
 from mhcnb.training.track import Carry, rows
@@ -19,7 +20,7 @@ SKIPPED = 50  # updates in a row that float16's scaler may leave out: by then it
 def require_finite(
     s: Session, step: int, loss: Tensor, norm: Tensor, rate: float, batches: list[Batch], carries: list[Carry]
 ) -> None:
-    """Raises RunError on all ranks before a damaged update; all see the same sums. float16's scaler leaves out updates
+    """Raises Diverged on all ranks before a damaged update; all see the same sums. float16's scaler leaves out updates
     whose gradient overflows, at first often: it is given SKIPPED of them in a row. `carries`: those before the step."""
     finite = bool(torch.isfinite(loss)), bool(torch.isfinite(norm))
     s.track.skipped = 0 if all(finite) else s.track.skipped + 1
@@ -27,27 +28,40 @@ def require_finite(
         return
     own = _culprits(s, Clock(s.config.seed, step), batches, carries)
     found = {rank: bad for rank, bad in enumerate(distributed.gather(own)) if bad}
-    reason = f"loss {float(loss):g}, gradient norm {float(norm):g} at step {step}: the update was not applied"
-    if s.leads:
-        facts = {"step": step, "loss": float(loss), "grad_norm": float(norm), "lr": rate, "rows": found}
-        reason = _report(s, reason, facts)
-    raise RunError(distributed.from_rank_zero(reason))
+    facts = {"step": step, "loss": _plain(loss), "grad_norm": _plain(norm), "lr": rate, "rows": found}
+    if s.track.skipped > SKIPPED:
+        facts |= {"skipped": s.track.skipped, "scale": s.scaler.get_scale()}
+    raise Diverged(facts)
 
 
-def _report(s: Session, reason: str, facts: dict[str, Any]) -> str:
-    """Into status.json and diverged.json; the whole text."""
-    saved = s.run.checkpoints()
+class Diverged(RunError):
+    """What was found, for `report`."""
+
+    def __init__(self, facts: dict[str, Any]) -> None:
+        self.facts = facts
+        found = f"loss {facts['loss']}, gradient norm {facts['grad_norm']} at step {facts['step']}"
+        super().__init__(f"{found}: the update was not applied")
+
+
+def report(run: Run, error: Diverged) -> RunError:
+    """Into diverged.json and status.json, once no save is under way any more; the error in full."""
+    facts, saved = error.facts, run.checkpoints()
     facts["checkpoint"] = saved[-1].name if saved else None
     where = [f"rank {rank}, rows {_span(bad)} of the global batch" for rank, bad in facts["rows"].items()]
-    reason += (
-        f"; from {'; '.join(where)}" if where else "; it did not recur when the step was repeated: unsteady hardware?"
-    )
-    if s.track.skipped > SKIPPED:
-        reason += f"; float16 left out {s.track.skipped} updates in a row, its scale is {s.scaler.get_scale():g}"
+    reason = f"{error}; from {'; '.join(where)}" if where else f"{error}; not so when repeated: unsteady hardware?"
+    if "skipped" in facts:
+        reason += f"; float16 left out {facts['skipped']} updates in a row, its scale is {facts['scale']:g}"
     reason += f"; last good checkpoint: {facts['checkpoint'] or 'none yet'}"
-    write_json(s.run.path / "diverged.json", facts)
-    s.run.set_status("diverged", facts["step"], reason)
-    return f"{s.run.path} diverged: {reason}; try a lower train.lr, a longer train.warmup or train.dtype=float32"
+    write_json(run.path / "diverged.json", facts)
+    run.set_status("diverged", facts["step"], reason)
+    return RunError(
+        f"{run.path} diverged: {reason}; try a lower train.lr, a longer train.warmup or train.dtype=float32"
+    )
+
+
+def _plain(x: Tensor) -> float | str:
+    """JSON has no NaN."""
+    return float(x) if bool(torch.isfinite(x)) else f"{float(x):g}"
 
 
 def _culprits(s: Session, clock: Clock, batches: list[Batch], carries: list[Carry]) -> list[list[int]]:

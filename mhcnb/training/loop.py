@@ -5,7 +5,7 @@ It knows steps, micro-batches, one carry per micro-batch, clocks and optimizers,
 
 import logging
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from mhcnb.config import RunConfig
 from mhcnb.data.prefetch import Plan, prefetch
+from mhcnb.errors import DataError
 from mhcnb.models.base import Batch
 from mhcnb.objectives.base import Clock
 from mhcnb.run import Run
@@ -96,9 +97,10 @@ def _steps(s: Session) -> Iterator[StepInfo]:
             try:
                 yield StepInfo(step, loss, norm, rate, line, evaluation)
             except GeneratorExit:
-                if not (last or stop):
+                if not (last or stop) and saver.here():
                     saver.save(step, wait=True)
-                    _finish(s, meter, "closed by its caller")
+                    with suppress(DataError):  # collected as garbage it may have lost its data before
+                        _finish(s, meter, "closed by its caller")
                 raise
             if stop:
                 break

@@ -62,7 +62,12 @@ def plan(run: Run, config: RunConfig, data: dict[str, str], own_stack: dict[str,
     """
     if not run.checkpoints():
         return Opening()
-    if config.train.resume == "never" and not _restarted(run):
+    restarted = _restarted(run)
+    if restarted and run.status().get("state") == "diverged":
+        raise RunError(
+            f"{run.path} diverged in this job: a restart from {run.last_checkpoint().name} would do the same"
+        )
+    if config.train.resume == "never" and not restarted:
         run.require_new()
     run.lock()
     try:

@@ -1,11 +1,13 @@
 """When checkpoints are written, and the thread that writes them while training goes on."""
 
 import logging
+import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 
+from mhcnb import durable
 from mhcnb.errors import RunError
 from mhcnb.training import checkpoint, distributed
 from mhcnb.training.checkpoint import Snapshot
@@ -26,14 +28,22 @@ class Saver:
         self._pending: Future[None] | None = None
         self._failures = 0
         self._began = time.monotonic()
+        self._thread = threading.get_ident()
 
     def __enter__(self) -> "Saver":
         return self
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        if not self.here():
+            return self._writer.shutdown(wait=False)
         self._writer.shutdown(wait=True)
         with suppress(RunError):  # it has been logged; what ends the run is to be told, not this
             self.settle()
+
+    def here(self) -> bool:
+        """Whether this is the thread that trains. A training that its caller forgot ends where the garbage is
+        collected, which may be the writer's own thread: there nothing can be waited for."""
+        return threading.get_ident() == self._thread
 
     def due(self, step: int) -> bool:
         """Whether this process wants a save after this step: by count, by time, or asked for. Rank 0 alone does."""
@@ -55,13 +65,15 @@ class Saver:
             return
         self._began = time.monotonic()
         self.settle()
+        if wait:
+            return self._write(snapshot, asked)
         self._pending = self._writer.submit(self._write, snapshot, asked)
-        if wait or asked:
-            self.settle(required=wait)
+        if asked:
+            self.settle()
 
-    def settle(self, required: bool = False) -> None:
-        """Waits for the pending save. Raises RunError for one that failed where it was `required`, or the third in a
-        row; else only says so, and training goes on to the next."""
+    def settle(self) -> None:
+        """Waits for the pending save. Raises RunError where it is the third in a row that failed; of others it only
+        tells, and training goes on to the next."""
         pending, self._pending = self._pending, None
         if pending is None:
             return
@@ -69,17 +81,23 @@ class Saver:
             pending.result()
         except RunError as error:
             self._failures += 1
-            if required or self._failures >= FAILURES:
+            if self._failures >= FAILURES:
                 raise
             log.warning("%s; training goes on, the next save is tried in its turn", error)
             return
         self._failures = 0
 
     def _write(self, snapshot: Snapshot, asked: bool) -> None:
-        checkpoint.write(self.s.run, snapshot)
-        if asked:
-            self.s.run.granted("checkpoint")
-        checkpoint.prune(self.s.run, self.s.config.train.keep_last)
+        run = self.s.run
+        try:
+            if run.records.path.exists():
+                durable.sync(run.records.path)  # a checkpoint vouches for the records up to it
+            checkpoint.write(run, snapshot)
+            if asked:
+                run.granted("checkpoint")
+            checkpoint.prune(run, self.s.config.train.keep_last)
+        except OSError as error:
+            raise RunError(f"cannot keep the checkpoints of {run.path} in order: {error}") from error
 
 
 def take(s: Session, step: int, asked: bool = False) -> Snapshot | None:

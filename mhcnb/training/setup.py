@@ -22,6 +22,7 @@ from mhcnb.run import Run
 from mhcnb.training import distributed, launch, resume
 from mhcnb.training.checkpoint import CARRY, OPTIMIZER, load_weights, read_tensors, start_from
 from mhcnb.training.distributed import World
+from mhcnb.training.divergence import Diverged, report
 from mhcnb.training.loggers import open_loggers
 from mhcnb.training.optim import build_optimizer
 from mhcnb.training.resume import Finished, Opening
@@ -91,7 +92,9 @@ def _true_status(run: Run, world: World, track: Track, config: RunConfig, device
         yield
     except BaseException as error:
         told = distributed.lost(error) or launch.out_of_memory(error, config, device, track.step + 1)
-        if world.rank == 0 and run.status().get("state") in ("starting", "running"):
+        if world.rank == 0 and isinstance(error, Diverged):
+            told = report(run, error)
+        elif world.rank == 0 and run.status().get("state") in ("starting", "running"):
             state = "stopped" if isinstance(error, KeyboardInterrupt | GeneratorExit) else "failed"
             shown = told or error
             with suppress(OSError):  # a full disk must not hide what happened

@@ -22,6 +22,7 @@ class Stopper:
     def __init__(self, run: Run) -> None:
         self.run, self.reason, self._signal, self._since = run, "", 0, 0.0
         self._before: dict[int, Any] = {}
+        self._left = False
 
     def __enter__(self) -> "Stopper":
         if threading.current_thread() is threading.main_thread():
@@ -29,10 +30,15 @@ class Stopper:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
+        self._left = True
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in self._before.items():
+                signal.signal(number, handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
+        if self._left:  # in another thread, which must not set handlers: a forgotten training that was collected
+            self.__exit__()
+            return signal.raise_signal(number)
         now = time.monotonic()
         if self._signal and now - self._since < SAME_S:
             return

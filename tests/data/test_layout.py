@@ -2,11 +2,10 @@
 
 import shutil
 
-import numpy as np
 import pytest
 
-from mhcnb.data.layout import find_files, folder_of, open_layout
-from mhcnb.data.shards import Shards, ShardsConfig
+from mhcnb.data.layout import find_files, folder_of
+from mhcnb.data.shards import ShardsConfig
 from mhcnb.errors import ConfigError, DataError
 
 NAMES = {"train": ["x_train_000001.bin", "x_train_000002.bin"], "val": ["x_val_000000.bin"]}
@@ -77,46 +76,6 @@ def test_a_missing_folder_names_the_nearest_and_an_id_is_no_folder(folder, monke
     with pytest.raises(DataError, match="nearest: fineweb"):
         folder_of("data/finewb")
     assert folder_of("owner/name") is None
-
-
-def test_12_no_match_names_pattern_folder_and_the_nearest_names(folder, config, on_disk):
-    before = on_disk(folder)
-    with pytest.raises(DataError) as error:
-        Shards(config(folder, train_glob="x_trian_*.bin"))
-    assert all(text in str(error.value) for text in ("x_trian_*.bin", str(folder), "x_train_000001.bin"))
-    assert on_disk(folder) == before
-
-
-def test_13_no_val_split(folder, config):
-    (folder / "x_val_000000.bin").unlink()
-    with pytest.raises(DataError, match=r"no val shards: no file matches \*val\*\.bin; 2 file"):
-        Shards(config(folder))
-
-
-def test_13_an_empty_val_split(folder, config):
-    (folder / "x_val_000000.bin").write_bytes(b"")
-    with pytest.raises(DataError, match=r"x_val_000000\.bin: 0 bytes"):
-        Shards(config(folder))
-
-
-def test_8_mixed_formats_say_which_is_which(folder, shard):
-    (folder / "x_train_000002.bin").write_bytes(shard(np.arange(500, 550), header=False))
-    with pytest.raises(DataError) as error:
-        open_layout(folder, NONE)
-    for kind in ("headered uint16: x_train_000001.bin, x_val_000000.bin", "flat uint16: x_train_000002.bin"):
-        assert kind in str(error.value)
-
-
-def test_14_the_same_content_in_both_splits(folder):
-    shutil.copy(folder / "x_train_000002.bin", folder / "x_val_000000.bin")
-    with pytest.raises(DataError, match=r"x_train_000002\.bin and .*x_val_000000\.bin are the same file"):
-        open_layout(folder, NONE)
-
-
-def test_14_one_file_that_both_patterns_match(folder):
-    (folder / "x_train_000001.bin").rename(folder / "x_trainval_000001.bin")
-    with pytest.raises(DataError, match="matches both"):
-        open_layout(folder, NONE)
 
 
 def test_shards_in_two_folders_are_ambiguous(folder, tmp_path):

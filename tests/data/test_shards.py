@@ -89,26 +89,6 @@ def test_evaluation_windows_are_even_fixed_and_the_same_for_every_seed(folder, c
     assert torch.equal(sources[0].evaluation_batch(name, 4, 2, 6)["inputs"], rows[0][4:])
 
 
-@pytest.mark.parametrize("where", ["x_val_000000.bin", "x_train_000001.bin", "x_train_000002.bin"])
-def test_9_an_id_outside_the_vocabulary(folder, config, on_disk, where):
-    content = bytearray((folder / where).read_bytes())
-    content[1024 + 2 * 7 : 1024 + 2 * 8] = (1000).to_bytes(2, "little")
-    (folder / where).write_bytes(content)
-    before = on_disk(folder)
-    with pytest.raises(DataError) as error:
-        Shards(config(folder)).check(config(folder))
-    for text in ("token 1,000 ", "offset 7 ", where, "vocabulary of 1,000", "Wrong tokenizer?"):
-        assert text in str(error.value)
-    assert on_disk(folder) == before
-    Shards(config(folder)).check(config(folder, vocab_size=1001))
-
-
-def test_11_a_shard_shorter_than_a_window(folder, config):
-    with pytest.raises(DataError, match=r"x_train_000001\.bin: 50 tokens; .* block_size \+ 1 = 51"):
-        Shards(config(folder, block_size=50)).check(config(folder, block_size=50))
-    Shards(config(folder, block_size=49)).check(config(folder, block_size=49))
-
-
 def test_auto_is_the_vocabulary_of_the_meta_file_or_an_error(folder, config):
     auto = config(folder, vocab_size="auto")
     with pytest.raises(DataError, match=r"no meta\.json that says vocab_size; give it, e\.g\. model\.vocab_size=50304"):

@@ -1,4 +1,4 @@
-"""Parameters are checked before a kernel starts; what a kernel does wrong is told with its place."""
+"""What a kernel does wrong is told with its place; what is refused before one starts is in tests/bad_input."""
 
 import nbformat
 import papermill
@@ -21,67 +21,11 @@ other: "Path" = None
 """
 
 
-@pytest.fixture
-def never(monkeypatch):
-    """Fails the test where a kernel would start."""
-    monkeypatch.setattr(papermill, "execute_notebook", lambda *_, **__: pytest.fail("a kernel was started"))
-
-
 def test_all_types_pass(tmp_path, book):
     path = book(tmp_path / "a.ipynb", CELL)
     check_parameters(path, dict(params="x", steps=2, rate=1, flag=True, overrides={"a": 1}, sizes=[1], label=None))
     check_parameters(path, dict(rate=0.5, label="x", free="whatever", other=object()))
     check_parameters(path, {})
-
-
-def test_case_65_unknown_parameter(tmp_path, book, never):
-    path = book(tmp_path / "a.ipynb", CELL)
-    with pytest.raises(NotebookError, match=r"a.ipynb has no parameter 'stepps'; did you mean steps\? known: .*sizes"):
-        execute(path, tmp_path / "out.ipynb", {"stepps": 2})
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("params", 3),
-        ("params", None),
-        ("steps", "2"),
-        ("steps", 2.0),
-        ("steps", True),
-        ("rate", "1e-3"),
-        ("rate", True),
-        ("flag", "false"),  # truthy: the trap of papermill -p flag false
-        ("flag", 0),
-        ("overrides", [1]),
-        ("sizes", "[9, 9]"),
-        ("label", 3),
-    ],
-)
-def test_case_66_wrong_type(tmp_path, book, never, name, value):
-    path = book(tmp_path / "a.ipynb", CELL)
-    with pytest.raises(NotebookError, match=rf"parameter {name} = .*\({type(value).__name__}\); expected"):
-        execute(path, tmp_path / "out.ipynb", {name: value})
-
-
-def test_case_67_not_a_notebook_to_run(tmp_path, book, never):
-    bad = {
-        "no cell tagged": book(tmp_path / "none.ipynb", CELL, tags=()),
-        "2 cells tagged": book(tmp_path / "two.ipynb", CELL, CELL, tags=("parameters", "parameters")),
-        "names no kernel": book(tmp_path / "kernel.ipynb", CELL, kernel=""),
-        "line 1 of the parameters cell": book(tmp_path / "syntax.ipynb", "steps: int ="),
-        "no such notebook": tmp_path / "missing.ipynb",
-        "is not a notebook": tmp_path / "text.ipynb",
-        "is not a notebook: .*missing an expected key": tmp_path / "json.ipynb",
-    }
-    bad["is not a notebook"].write_text("params = 3")
-    bad["is not a notebook: .*missing an expected key"].write_text(
-        '{"nbformat": 4, "nbformat_minor": 5, "metadata": {}}'
-    )
-    for words, path in bad.items():
-        with pytest.raises(NotebookError, match=words) as error:
-            execute(path, tmp_path / "out.ipynb", {})
-        assert str(path) in str(error.value)
-    assert not (tmp_path / "out.ipynb").exists()
 
 
 def test_a_kernel_that_is_not_installed(tmp_path, book):

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mhcnb.config import load_config
-from mhcnb.errors import ConfigError, NotebookError
+from mhcnb.errors import ConfigError
 from mhcnb.run import NAME
 from mhcnb.sweep.plan import plan
 from mhcnb.sweep.run import run_sweep
@@ -82,23 +82,6 @@ def test_overrides_of_the_sweep_and_of_all_cells(sweep_file):
 
 
 @pytest.mark.parametrize(
-    ("grid", "text", "both"),
-    [
-        ("{connection.name: [hc, hc]}", "", "(connection.name=hc, seed=1) and (connection.name=hc, seed=1)"),
-        ("{}", "seeds: [1, 1]", "(seed=1) and (seed=1)"),
-        ("{params: [params/tiny.yaml, params/sub/tiny.yaml]}", "", "params=params/sub/tiny.yaml, seed=1"),
-        ("{data.root: [a/b, 'a b']}", "", "(data.root=a/b, seed=1) and (data.root=a b, seed=1)"),
-    ],
-)
-def test_case_68_two_cells_with_one_name(project, sweep_file, grid, text, both):
-    (project / "params/sub").mkdir()
-    (project / "params/sub/tiny.yaml").write_text((project / "params/tiny.yaml").read_text())
-    with pytest.raises(ConfigError, match="two cells are both called") as error:
-        plan(sweep_file(text, grid=grid))
-    assert both in str(error.value)
-
-
-@pytest.mark.parametrize(
     ("grid", "text", "overrides", "expected"),
     [
         ("{}", "worker: 2", {}, r"pair.yaml:3: unknown key worker; did you mean workers"),
@@ -135,12 +118,6 @@ def test_every_problem_comes_once_with_all_its_cells(sweep_file):
     assert text.count("'mhcc'") == 1
     assert text.count("train.lr = -1.0") == 1
     assert text.count("seed=") == 6  # of 8: hc at 1e-3 is sound
-
-
-def test_a_notebook_that_takes_other_parameters_is_refused(project, book, sweep_file):
-    book(project / "notebooks/02-train.ipynb", "params: str = ''\noverrides: dict = {}\nout: str = ''")
-    with pytest.raises(NotebookError, match="no parameter 'processes'"):
-        plan(sweep_file())
 
 
 def test_fields_that_a_method_lacks_are_told_once(project, sweep_file, caplog):

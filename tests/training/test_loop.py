@@ -1,7 +1,10 @@
 """One process: what a run leaves, and that it can be trusted."""
 
+import gc
 import json
 import math
+import signal
+import threading
 
 import pytest
 import torch
@@ -111,6 +114,37 @@ def test_closing_the_generator_leaves_a_loadable_checkpoint_and_a_true_status(sm
     steps.close()
     assert (run.status()["state"], run.status()["step"]) == ("stopped", 5)
     load_model(run.path)
+
+
+def test_a_forgotten_generator_leaves_a_checkpoint_too(small, tmp_path):
+    """In a cycle, as in the traceback of a failed notebook cell, it ends when the garbage is collected, its thread pool
+    and its data with it."""
+    steps = train_steps(small(**{"train.steps": 500}), tmp_path / "run")
+    while next(steps).step < 5:
+        pass
+    cycle = [steps]
+    cycle.append(cycle)
+    del steps, cycle
+    gc.collect()
+    run = Run(tmp_path / "run")
+    assert (run.status()["state"], run.status()["step"]) == ("stopped", 5)
+    load_model(run.last_checkpoint())
+    train(small(), tmp_path / "next")
+
+
+def test_closed_in_another_thread_it_waits_for_nothing_and_gives_signals_back(small, tmp_path):
+    before = signal.getsignal(signal.SIGINT)
+    steps = train_steps(small(**{"train.steps": 500, "train.save_every": 2}), tmp_path / "run")
+    while next(steps).step < 5:
+        pass
+    other = threading.Thread(target=steps.close)
+    other.start()
+    other.join(20)
+    assert not other.is_alive()
+    assert Run(tmp_path / "run").status()["state"] == "stopped"
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) == before
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_before_the_update(small, tmp_path, monkeypatch):
