@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: setup demo test lint types lab
+.PHONY: setup demo test faults lint types lab
 
 setup: $(READY)
 
@@ -19,6 +19,9 @@ demo: setup            ## four methods on real text, two at a time, then stabili
 
 test: setup            ## the whole default suite, ruff included
 	$(BIN)/python -m pytest
+
+faults: setup          ## kills, hangs, full disks, flipped bits, poison: the long set and its table (ten minutes)
+	$(BIN)/python -m tests.faults long
 
 types: setup
 	$(BIN)/pyright --pythonpath $(BIN)/python

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from mhcnb.errors import MhcnbError
 
 TESTED_TORCH = "2.13.0"
-EXTRAS = {"huggingface_hub": "hub", "distributed": "sweep", "tensorboard": "log", "pytest": "dev"}
+EXTRAS = {"huggingface_hub": "hub", "distributed": "sweep", "tensorboard": "log", "wandb": "log", "pytest": "dev"}
 
 
 class Finding(NamedTuple):

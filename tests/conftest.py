@@ -1,5 +1,6 @@
 """Fixtures that several folders use."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,10 @@ from hypothesis import settings
 from mhcnb.config import as_dict, load_config
 from mhcnb.data.shardfile import ShardWriter
 from mhcnb.yamlfile import dump
+
+# one thread a process: the tests themselves run side by side, and so do the ranks that they start
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 settings.register_profile("shared-machine", deadline=None)  # how long an example takes says nothing here
 settings.load_profile("shared-machine")

@@ -23,7 +23,7 @@ class Collected:
 
 def test_every_row_that_applies_has_a_case(capsys):
     found = Collected()
-    pytest.main(["--collect-only", "-q", "-p", "no:cacheprovider", str(Path(__file__).parent)], plugins=[found])
+    pytest.main(["--collect-only", "-q", "-n0", "-p", "no:cacheprovider", str(Path(__file__).parent)], plugins=[found])
     capsys.readouterr()
     rows = {int(row) for name in found.ids for row in re.findall(r"row(\d\d)", name)}
     left_out = set().union(*LATER.values(), *ELSEWHERE.values())

@@ -15,7 +15,8 @@ from mhcnb.training.loop import train_steps
 @pytest.fixture
 def run(small, tmp_path):
     """hc, saved at steps 2 and 6, its maps recorded every other step."""
-    config = small(**{"connection.name": "hc", "model.layers": 2, "log.maps_every": 2, "train.lr": 0.05})
+    given = {"connection.name": "hc", "model.layers": 2, "log.maps_every": 2, "train.lr": 0.05, "train.eval_every": 6}
+    config = small(**given)
     for info in train_steps(config, tmp_path / "runs" / "hc"):
         if info.step == 1:
             Run(tmp_path / "runs" / "hc").request("checkpoint")

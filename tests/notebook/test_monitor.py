@@ -26,7 +26,7 @@ def test_the_words_are_the_latest_records(run):
         f"{train_record['tokens_per_s']:,.0f} tokens/s",
         f"peak memory {train_record['peak_memory_gb']:.2f} GB",
         f"composite gain at step 6 forward {max(maps['composite']['forward'].values()):.4g}",
-        "1 checkpoint(s), the last of step 6",
+        "2 checkpoint(s), the last of step 6",
     ):
         assert part in words
     assert "last news" not in words

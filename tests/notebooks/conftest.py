@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from mhcnb import load_config
 from mhcnb.data.shardfile import ShardWriter
+from mhcnb.durable import MANIFEST, write_manifest
 from mhcnb.run import Run
 from mhcnb.training.loop import train
 
@@ -54,15 +55,19 @@ def bad_runs(runs, tmp_path) -> Path:
     given = SIZES | BRIEF | {"data.root": str(runs.parent), "train.steps": 1, "model.width": 16}
     train(load_config(ROOT / "params/gpt/tiny.yaml", given), folder / "brief")
     shutil.rmtree(folder / "bare" / "checkpoints")
-    (last,) = (folder / "newer" / "checkpoints").iterdir()
-    (last / "state.json").write_text(json.dumps({"format": 99, "step": 4}))
-    weights = folder / "nan" / "checkpoints" / last.name / "model.safetensors"
+    newer, nan, cut = (Run(folder / name).last_checkpoint() for name in ("newer", "nan", "cut"))
+    (newer / "state.json").write_text(json.dumps({"format": 99, "step": 4}))
+    weights = nan / "model.safetensors"
     save_file({name: value * float("nan") for name, value in load_file(weights).items()}, weights)
+    for checkpoint in (newer, nan):  # written like that, not damaged since
+        (checkpoint / MANIFEST).unlink()
+        write_manifest(checkpoint)
     with (folder / "nan" / "results.jsonl").open("a") as file:
         file.write('{"type": "eval", "step": 5, "time_s": 1.0, "train_loss": NaN, "val_loss": NaN}\n')
     Run(folder / "nan").set_status("diverged", 5, "loss nan at step 5")
-    cut = folder / "cut" / "checkpoints" / last.name / "model.safetensors"
-    cut.write_bytes(cut.read_bytes()[:1000])
+    for earlier in Run(folder / "cut").checkpoints()[:-1]:  # it would be used instead
+        shutil.rmtree(earlier)
+    (cut / "model.safetensors").write_bytes((cut / "model.safetensors").read_bytes()[:1000])
     (folder / "torn" / "results.jsonl").write_text('{"type"\n{"type": "eval"}\n')
     config = folder / "half" / "config.yaml"
     config.write_text(config.read_text()[:120])

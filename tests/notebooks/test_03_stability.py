@@ -33,7 +33,7 @@ def test_bad_runs_are_each_said_in_words_beside_the_good_one(bad_runs, execute):
         "bare": "no maps",
         "newer": "checkpoint format 99",
         "nan": "values are not finite",
-        "cut": "model.safetensors cannot be read",
+        "cut": "model.safetensors: 1,000 bytes, ",
         "torn": "results.jsonl:1: not a record",
         "half": "config.yaml",
     }.items():

@@ -33,23 +33,12 @@ def test_train_evaluate_show_from_the_command_line(mhcnb, params, tmp_path):
     assert "val loss" in shown
 
 
-@pytest.mark.parametrize(
-    ("args", "words"),
-    [
-        (["train.learning_rat=1"], "unknown key train.learning_rat"),
-        (["train.lr=fast"], "train.lr = 'fast'"),
-        (["connection.name=mch"], "did you mean mhc?"),
-        (["data.root=nowhere"], "nowhere"),
-        (["train.steps"], "expected key=value"),
-        (["train.device=cuda"], "train.device is cuda"),
-    ],
-)
-def test_a_bad_start_is_a_message_and_changes_nothing(mhcnb, params, tmp_path, args, words):
+def test_a_bad_start_is_a_message_and_changes_nothing(mhcnb, params, tmp_path):
     path = params()
     before = sorted(tmp_path.rglob("*"))
-    done = mhcnb("train", path, *args, "--out", "run")
+    done = mhcnb("train", path, "train.learning_rat=1", "--out", "run")
     assert done.returncode == 2
-    assert words in done.stderr
+    assert "unknown key train.learning_rat" in done.stderr
     assert "Traceback" not in done.stderr
     assert sorted(tmp_path.rglob("*")) == before
 
@@ -75,28 +64,6 @@ def test_a_refusal_reaches_all_ranks(mhcnb, params, tmp_path):
     assert "nearest train.micro_batch: 2 or 4" in done.stderr
     assert time.monotonic() - begun < 30
     assert not (tmp_path / "run").exists()
-
-
-def test_a_taken_port_is_named(mhcnb, params):
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        port = str(taken.getsockname()[1])
-        env = {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-        done = mhcnb("train", params(), "--out", "run", env=env, timeout=60)
-    assert done.returncode == 2
-    assert f"rank 0 of 2 cannot join the others at 127.0.0.1:{port}" in done.stderr
-
-
-def test_ranks_with_different_configurations_are_refused_on_all(params, tmp_path):
-    run = Run(tmp_path / "run")
-    with _pair(params(), run, ["train.lr=1e-2"], ["train.lr=1e-3"]) as ranks:
-        for process in ranks:
-            _, said = process.communicate(timeout=60)
-            assert process.returncode == 2
-            assert "the processes were started with different configurations (rank 0: " in said
-            assert "train.lr" in said
-    assert not run.path.exists()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import shutil
 import subprocess
 import sys
 from itertools import pairwise
@@ -19,61 +18,22 @@ from mhcnb.errors import CheckpointError, RunError
 from mhcnb.objectives.lm import LM
 from mhcnb.run import Run
 from mhcnb.training import distributed
-from mhcnb.training.checkpoint import OPTIMIZER, STATE, WEIGHTS, load_model
+from mhcnb.training.checkpoint import OPTIMIZER, WEIGHTS, load_model
 from mhcnb.training.distributed import Share, World, share
 from mhcnb.training.loop import train, train_steps
 from mhcnb.training.track import merge, split
 
+from ..faults.oracle import judge, same
+from .killed import EVERY_STEP, killed_after
+
 CONNECTIONS = sorted(registry.entries("connections"))
-# all that may differ between two runs of one configuration: time, speed, memory; and config.yaml says train.resume
-VOLATILE = {"time_s", "tokens_per_s", "peak_memory_gb", "trained_s", "trained_steps", "mfu"}
-EVERY_STEP = {"train.steps": 8, "train.save_every": 1, "train.keep_last": 9, "train.eval_every": 3, "log.maps_every": 4}
 
 
-def steady(values):
-    return {key: steady(v) if isinstance(v, dict) else v for key, v in values.items() if key not in VOLATILE}
-
-
-def assert_equal_runs(run, other):
-    """Records, final weights, optimizer and state."""
-    a, b = Run(run), Run(other)
-    assert [steady(r) for r in a.results()] == [steady(r) for r in b.results()]
-    assert a.status()["state"] == b.status()["state"] == "done"
-    assert a.last_checkpoint().name == b.last_checkpoint().name
-    weights = [load_file(r.last_checkpoint() / WEIGHTS) for r in (a, b)]
-    assert_equal(*weights)
-    assert_equal(*(torch.load(r.last_checkpoint() / OPTIMIZER, weights_only=True) for r in (a, b)))
-    states = [json.loads((r.last_checkpoint() / STATE).read_text()) for r in (a, b)]
-    assert steady(states[0]) == steady(states[1])
-    kept = {"final_val_loss", "final_train_loss", "first_val_loss", "steps", "params"}
-    assert {key: a.summary()[key] for key in kept} == {key: b.summary()[key] for key in kept}
-
-
-def assert_equal(a, b):
-    """Nested state_dicts, tensors bit for bit."""
-    if isinstance(a, torch.Tensor):
-        assert a.dtype == b.dtype
-        assert torch.equal(a, b)
-    elif isinstance(a, dict):
-        assert a.keys() == b.keys()
-        for key in a:
-            assert_equal(a[key], b[key])
-    elif isinstance(a, list):
-        assert len(a) == len(b)
-        for x, y in zip(a, b, strict=True):
-            assert_equal(x, y)
-    else:
-        assert a == b
-
-
-def killed_after(run, step, copy):
-    """What is left of `run` where it is killed just before it saves again after `step`."""
-    shutil.copytree(run, copy, ignore=shutil.ignore_patterns("summary.json"))
-    for checkpoint in Run(copy).checkpoints():
-        if int(checkpoint.name[5:]) > step:
-            shutil.rmtree(checkpoint)
-    Run(copy).set_status("running", step + 1)
-    return copy
+def assert_equal_runs(whole, run):
+    """Records, weights, optimizer, state: see faults/oracle. And the figures of the summary."""
+    assert judge(run, whole).wrong == ()
+    kept = ("final_val_loss", "final_train_loss", "first_val_loss", "steps", "params")
+    assert {key: Run(run).summary()[key] for key in kept} == {key: Run(whole).summary()[key] for key in kept}
 
 
 @pytest.mark.parametrize("connection", CONNECTIONS)
@@ -143,7 +103,7 @@ from mhcnb.training.distributed import world_from_env
 from mhcnb.training.rank import as_rank
 from mhcnb.training.loop import train
 sys.path.insert(0, sys.argv[1])
-from test_resume import EVERY_STEP, killed_after
+from killed import EVERY_STEP, killed_after
 with as_rank():
     folder, leads = Path(sys.argv[2]), world_from_env().rank == 0
     for name in sorted(registry.entries("connections")):
@@ -263,7 +223,7 @@ def test_reading_a_run_passes_over_a_damaged_checkpoint_and_changes_nothing(smal
     names = [path.name for path in run.checkpoints()]
     model, _ = load_model(run.path)
     assert "step-00000007 is used instead" in caplog.text
-    assert_equal(dict(model.state_dict()), load_file(run.checkpoints()[-2] / WEIGHTS))
+    assert same(dict(model.state_dict()), load_file(run.checkpoints()[-2] / WEIGHTS))
     assert [path.name for path in run.checkpoints()] == names
 
 
