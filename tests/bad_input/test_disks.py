@@ -58,7 +58,7 @@ def test_a_folder_that_cannot_be_written(refused, params, monkeypatch, owner, na
 def test_row51_a_disk_that_is_full_for_two_saves(train_to, tmp_path, caplog):
     """Training goes on, and the save after them is there."""
     run = Run(tmp_path / "run")
-    steps = train_to(3, run.path, **{"train.steps": 9, "train.save_every": 2})
+    steps = train_to(3, run.path, saved=[2], **{"train.steps": 9, "train.save_every": 2})
     with full(20_000):
         while next(steps).step < 7:
             pass
@@ -77,7 +77,7 @@ def test_row51_a_disk_that_stays_full(train_to, small, tmp_path):
     """Three saves in a row: the run ends, its checkpoint is sound, and nothing half-made is left; then it goes on."""
     run = Run(tmp_path / "run")
     config = {"train.steps": 9, "train.save_every": 2, "train.resume": "auto"}
-    steps = train_to(3, run.path, **config)
+    steps = train_to(3, run.path, saved=[2], **config)
     with full(20_000), pytest.raises(RunError, match=r"cannot save .*step-0000000[68]: .*MB are free there"):
         list(steps)
     assert run.status()["state"] == "failed"
