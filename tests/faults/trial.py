@@ -80,7 +80,7 @@ class Trial:
         self.lab, self.row, self.launcher, self.folder = lab, row, launcher, folder
         self.rng, self.problems = random.Random(row.seed), []
         self.sign = ""  # what a warning about this fault says
-        # steps that may have to be done again: an interval, and those done while the save before was being written
+        # steps that may have to be done again: an interval, and one more while a save is written, for the next waits
         self.bound = 2 * INTERVAL
         self.path = folder / "run"
         (folder / "trace").mkdir(parents=True)
@@ -155,7 +155,7 @@ class Trial:
         self._time()
         self.demand(not self.sign or self.row.detected_s, "it was not noticed")
         lost = self.row.lost_steps or 0
-        self.demand(lost < self.bound, f"{lost} steps done again, with a save every {INTERVAL}")
+        self.demand(lost <= self.bound, f"{lost} steps done again, with a save every {INTERVAL}")
         wrong = [*self.problems, *verdict.wrong]
         self.row.outcome = "; ".join(wrong) if wrong else SURVIVED
         return self.row
