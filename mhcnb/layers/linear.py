@@ -9,7 +9,7 @@ from torch.nn.utils import skip_init
 
 def linear(d_in: int, d_out: int, bias: bool, std: float, generator: torch.Generator) -> nn.Linear:
     """A Linear with weights N(0, std) and zero bias."""
-    layer: Any = skip_init(nn.Linear, d_in, d_out, bias=bias)
+    layer: Any = skip_init(nn.Linear, d_in, d_out, bias=bias, device=torch.get_default_device())
     nn.init.normal_(layer.weight, std=std, generator=generator)
     if bias:
         nn.init.zeros_(layer.bias)
@@ -18,6 +18,6 @@ def linear(d_in: int, d_out: int, bias: bool, std: float, generator: torch.Gener
 
 def embedding(size: int, d: int, std: float, generator: torch.Generator) -> nn.Embedding:
     """An Embedding with weights N(0, std)."""
-    layer: Any = skip_init(nn.Embedding, size, d)
+    layer: Any = skip_init(nn.Embedding, size, d, device=torch.get_default_device())
     nn.init.normal_(layer.weight, std=std, generator=generator)
     return layer
