@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from mhcnb.errors import RunError
 log = logging.getLogger(__name__)
 Record = dict[str, Any]
 WAITING = 1_000_000  # bytes of records kept in memory while the disk is full
+WITHIN = (8_192, 262_144)  # bytes from the end in which the last record of a type is looked for
 
 
 def read_jsonl(path: Path) -> list[Record]:
@@ -27,6 +29,24 @@ def read_jsonl(path: Path) -> list[Record]:
             if any(rest.strip() for rest in lines[number:]):
                 raise RunError(f"{path}:{number}: not a record ({error.msg})") from error
     return records
+
+
+def last_record(path: Path, kind: str) -> Record:
+    """The newest whole record of a type near the end of a file, or {}. Reads at most the last of WITHIN bytes, however
+    long the file is; what is torn or damaged is passed over."""
+    if not path.is_file():
+        return {}
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        for within in WITHIN:
+            file.seek(max(0, size - within))
+            for line in reversed(file.read().split(b"\n")):
+                record = _parsed(line.decode("utf-8", "replace") + "\n")
+                if isinstance(record, dict) and record.get("type") == kind:
+                    return record
+            if within >= size:
+                break
+    return {}
 
 
 class Records:

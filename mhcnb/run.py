@@ -210,6 +210,8 @@ class Run:
             return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
         except json.JSONDecodeError as error:
             raise RunError(f"{path}:{error.lineno}: not valid JSON: {error.msg}") from error
+        except UnicodeDecodeError as error:
+            raise RunError(f"{path}: not UTF-8 text at byte {error.start}") from error
 
     def results(self, kind: str | None = None) -> list[Record]:
         """The records of results.jsonl, of one type (train, eval, maps) or all."""

@@ -6,6 +6,8 @@ and files above 1 MB.
 """
 
 import re
+from copy import deepcopy
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -67,10 +69,16 @@ def read_mapping(path: Path) -> tuple[dict, dict[tuple, int]]:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: not UTF-8 text at byte {error.start}") from error
-    value, lines = parse(text, str(path))
+    value, lines = deepcopy(_parsed(text, str(path)))
     if not isinstance(value, dict):
         raise ConfigError(f"{path}:1: expected a mapping (key: value), got {type(value).__name__}")
     return value, lines
+
+
+@lru_cache(maxsize=16)
+def _parsed(text: str, where: str) -> tuple[Any, dict[tuple, int]]:
+    """`parse`: the cells of a sweep share their files, and the text of one takes milliseconds."""
+    return parse(text, where)
 
 
 def dump(value: dict) -> str:

@@ -11,6 +11,7 @@ from mhcnb.analysis.seeds import LEVEL, paired_differences
 from mhcnb.errors import NotebookError
 from mhcnb.notebook.views import Comparison
 from mhcnb.plots.style import number
+from mhcnb.sweep.collect import markdown as all_runs
 
 COLUMNS = (
     "setting", "method", "runs", "val loss", "to residual", "gain forward", "gain backward", "tokens/s", "memory (GB)",
@@ -21,14 +22,16 @@ NOTE += "gains: amax of the product of all maps, each token's, then over tokens 
 
 
 def export(seen: Comparison) -> list[Path]:
-    """Writes finals.csv, curves.csv, products.csv, gains.csv, table.md and table.tex into the comparison's folder.
-    Returns the paths; none where there are no runs. Raises NotebookError where the disk refuses."""
+    """Writes results.csv and results.md (a row a run), finals.csv, curves.csv, products.csv, gains.csv, table.md and
+    table.tex into the comparison's folder. Returns the paths; none where there are no runs. Raises NotebookError where
+    the disk refuses."""
     if not seen.members:
         return []
     rows = paper_table(seen.finals, seen.products)
-    frames = {"finals": seen.finals, "curves": seen.curves, "products": seen.products, "gains": seen.gains}
+    frames = {"results": seen.table, "finals": seen.finals, "curves": seen.curves}
+    frames |= {"products": seen.products, "gains": seen.gains}
     texts = {f"{name}.csv": frame.to_csv(index=False) for name, frame in frames.items()}
-    texts |= {"table.md": markdown(rows), "table.tex": latex(rows)}
+    texts |= {"results.md": all_runs(seen.table), "table.md": markdown(rows), "table.tex": latex(rows)}
     try:
         for name, text in texts.items():
             (seen.folder / name).write_text(text, encoding="utf-8")

@@ -16,6 +16,7 @@ from mhcnb.notebook.measured import Measured, gains_of, measure_member, products
 from mhcnb.notebook.parameters import checked
 from mhcnb.paths import find
 from mhcnb.run import find_runs
+from mhcnb.sweep.collect import COLUMNS, collect
 
 Folder = Annotated[str, Field(min_length=1)]
 Rows = Annotated[int, Field(ge=1)]
@@ -55,11 +56,13 @@ class Laboratory(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """Runs side by side: loss curves and final figures; what differs besides the connection, in words; gains, the
-    streams' likeness and whole products (one row a run) of the last checkpoints; gains over training."""
+    """Runs side by side: a table with a row each; loss curves and final figures; what differs besides the connection,
+    in words; gains, the streams' likeness and whole products (one row a run) of the last checkpoints; gains over
+    training."""
 
     members: list[Member]
     folder: Path
+    table: Frame
     curves: Frame
     finals: Frame
     cautions: list[str]
@@ -117,6 +120,7 @@ def comparison(
     return Comparison(
         members=members,
         folder=find(runs),
+        table=_table(find(runs), members),
         curves=compare.curves(members),
         finals=finals,
         cautions=[*comparable.incomparable(members), *comparable.cautions(members)],
@@ -134,6 +138,14 @@ def by_setting(frame: Frame, name: str) -> Iterator[tuple[str, Frame]]:
     for setting in settings:
         suffix = "" if len(settings) == 1 else "-" + re.sub(r"[^A-Za-z0-9.=_-]+", "-", setting)
         yield name + suffix, frame[frame["setting"] == setting]
+
+
+def _table(folder: Path, members: list[Member]) -> Frame:
+    """The members' rows of the table of all runs below the folder."""
+    if not members:
+        return pandas.DataFrame(columns=list(COLUMNS))
+    frame = collect([folder])
+    return frame[frame["path"].isin([str(m.run.path) for m in members])].reset_index(drop=True)
 
 
 def _members(runs: str) -> list[Member]:

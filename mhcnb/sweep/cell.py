@@ -1,19 +1,25 @@
 """One notebook in one process of its own: papermill changes process-wide state, so each process runs one.
 
-The process reads its job from its standard input and ends at once when that is closed: when the driver is gone,
-however it ended, its workers follow, and then their kernels, which watch their parent.
+The process reads its job from its standard input and ends at once when that is closed: when the one that started it (a
+driver, a dask worker) is gone, however it ended, it follows, and then its kernel, which watches its parent.
 """
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import threading
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mhcnb.errors import MhcnbError
+
+if TYPE_CHECKING:  # a worker needs no plan, and so no torch: it starts in half the time
+    from mhcnb.sweep.plan import Cell
+
+LOG = "logs/cell.log"
 
 
 class Ending(NamedTuple):
@@ -23,13 +29,29 @@ class Ending(NamedTuple):
     died: bool = False
 
 
-class Worker:
-    """The driver's side: a notebook that runs. What the process and its kernel print goes to `log`."""
+class Job(NamedTuple):
+    """What to run, in plain data: another host may run it. What its process and its kernel print goes to `log`."""
 
-    def __init__(self, notebook: Path, output: Path, parameters: dict[str, Any], log: Path, threads: int | None = None):
+    notebook: str
+    output: str
+    parameters: dict[str, Any]
+    log: str
+
+    @classmethod
+    def of(cls, cell: "Cell") -> "Job":
+        """A cell's notebook, in the folder of its run."""
+        return cls(str(cell.notebook), str(cell.out / "notebook.ipynb"), cell.parameters, str(cell.out / LOG))
+
+
+class Worker:
+    """The starter's side: a notebook that runs, on so many threads a rank and on those devices alone, if any are named
+    (as in CUDA_VISIBLE_DEVICES)."""
+
+    def __init__(self, job: Job, threads: int | None = None, devices: str | None = None) -> None:
+        self.log = log = Path(job.log)
         log.parent.mkdir(parents=True, exist_ok=True)
-        self.log, job = log, dict(notebook=str(notebook), output=str(output), parameters=parameters)
-        env = os.environ | {"MHCNB_HEADLESS": "1"}  # the driver itself may have been started in JupyterLab
+        env = os.environ | {"MHCNB_HEADLESS": "1"}  # the starter itself may have been started in JupyterLab
+        env |= {"CUDA_VISIBLE_DEVICES": devices} if devices is not None else {}
         if threads:
             env.setdefault("OMP_NUM_THREADS", str(threads))
         with log.open("ab") as file:
@@ -42,9 +64,10 @@ class Worker:
                 start_new_session=True,  # Ctrl-C in the terminal is for the driver alone
             )
         assert self.process.stdin
-        with suppress(BrokenPipeError):  # it ended at once: `ending` tells
-            self.process.stdin.write(json.dumps(job).encode() + b"\n")
+        with suppress(BrokenPipeError):  # it ended at once: `poll` tells
+            self.process.stdin.write(json.dumps(job._asdict()).encode() + b"\n")
             self.process.stdin.flush()
+        self.facts = {"pid": self.process.pid, "host": socket.gethostname()}
 
     def poll(self) -> Ending | None:
         """None while it runs."""
@@ -60,17 +83,22 @@ class Worker:
             return Ending(**json.loads(said))
         return Ending(f"its process ended with status {self.process.returncode}; see {self.log}", died=True)
 
+    @property
+    def alive(self) -> bool:
+        """Whether the process is there."""
+        return self.process.poll() is None
+
     def kill(self) -> None:
         """Ends it now; its kernel follows within two seconds."""
         self.process.kill()
 
 
 def main() -> None:
-    """The worker's side: one job, one line of JSON as answer."""
+    """The process's side: one job, one line of JSON as answer."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # a kernel inherits standard output: its words are for the log
     job = json.loads(sys.stdin.buffer.readline())
-    threading.Thread(target=_end_with_driver, daemon=True).start()
+    threading.Thread(target=_end_with_starter, daemon=True).start()
     from mhcnb.notebook.execute import KernelDied, execute
 
     ending = Ending()
@@ -82,8 +110,8 @@ def main() -> None:
     answers.close()
 
 
-def _end_with_driver() -> None:
-    while os.read(0, 1):  # the driver writes nothing more: this returns when its end is closed
+def _end_with_starter() -> None:
+    while os.read(0, 1):  # the starter writes nothing more: this returns when its end is closed
         pass
     os._exit(1)
 

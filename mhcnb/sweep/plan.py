@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 from pydantic import Field, field_validator
 
@@ -20,6 +20,7 @@ from mhcnb.sweep.names import cell_names, describe
 from mhcnb.training.distributed import World, share
 
 log = logging.getLogger(__name__)
+RESUME = "train.resume"
 
 
 class SweepFile(Section):
@@ -31,6 +32,8 @@ class SweepFile(Section):
     seeds: list[Natural] = Field(default=[1])
     processes: Positive = 1  # ranks a cell
     workers: Positive = 1  # cells at a time
+    devices_per_cell: Positive | None = None  # accelerators; default one a process, where there are enough for all
+    timeout_s: Annotated[float, Field(gt=0)] | None = None  # after which a cell is killed
     notebook: str = "notebooks/02-train.ipynb"
     then: list[str] = Field(default=[])
 
@@ -61,18 +64,29 @@ class Cell(NamedTuple):
         return self.config.digest()
 
     @property
+    def digests(self) -> set[str]:
+        """What an attempt may say that it ran: one that went on says so in its configuration."""
+        trains = [self.config.train.model_copy(update={"resume": resume}) for resume in ("never", "auto")]
+        return {self.config.model_copy(update={"train": train}).digest() for train in trains}
+
+    @property
     def parameters(self) -> dict[str, Any]:
-        """What the notebook is given."""
-        return dict(params=str(self.params), overrides=self.overrides, out=str(self.out), processes=self.processes)
+        """What the notebook is given. A checkpoint that is there is gone on from: that belongs to the attempt, not to
+        the cell, so neither `overrides` nor `config` says it."""
+        overrides = self.overrides | {RESUME: "auto"}
+        return dict(params=str(self.params), overrides=overrides, out=str(self.out), processes=self.processes)
 
 
 class Plan(NamedTuple):
-    """Cells in the order in which they start; `then`: the notebooks to run over all of them."""
+    """Cells in the order in which they start, at most `workers` at a time; `then`: the notebooks to run over all of
+    them. `devices` a cell, None: see engines.local; `timeout_s`: what an attempt may take."""
 
     out: Path
     cells: list[Cell]
     workers: int
     then: list[Path]
+    devices: int | None = None
+    timeout_s: float | None = None
 
 
 def plan(path: str | Path, overrides: Mapping[str, Any] | None = None, out: str | Path | None = None) -> Plan:
@@ -95,7 +109,7 @@ def plan(path: str | Path, overrides: Mapping[str, Any] | None = None, out: str 
     check_parameters(notebook, cells[0].parameters)
     for book in then:
         check_parameters(book, {"runs": str(folder)})
-    return Plan(folder, cells, sweep.workers, then)
+    return Plan(folder, cells, sweep.workers, then, sweep.devices_per_cell, sweep.timeout_s)
 
 
 class _Point(NamedTuple):
@@ -115,6 +129,8 @@ def _read(path: Path, overrides: Mapping[str, Any]) -> tuple[SweepFile, dict[str
         first = key.split(".")[0]
         if first == "seed":
             raise ConfigError(f"override {key}: a sweep has a list of seeds, as in seeds=[1,2]")
+        if key == RESUME:
+            raise ConfigError(f"override {key}: the cells of a sweep always go on from what an interruption left")
         if first not in RunConfig.model_fields:
             raise ConfigError(f"override: unknown key {key}{nearest(first, [*fields, *RunConfig.model_fields])}")
     return sweep, common

@@ -17,6 +17,8 @@ def test_it_shows_losses_gains_streams_and_cost_and_exports_tables(runs, execute
         f"{name}.{kind}" for name in names for kind in ("png", "pdf")
     }
     assert set(pandas.read_csv(runs / "finals.csv")["run"]) == {"residual", "hc", "mhc", "begun"}
+    assert set(pandas.read_csv(runs / "results.csv")["run"]) == {"residual", "hc", "mhc", "begun"}
+    assert (runs / "results.md").read_text().count("\n") == 2 + 4
     assert set(pandas.read_csv(runs / "products.csv")["run"]) == {"residual", "hc", "mhc"}
     assert (runs / "table.md").read_text() in printed
     assert "\\bottomrule" in (runs / "table.tex").read_text()

@@ -27,7 +27,8 @@ from mhcnb.run import Run
 
 config = load_config(params, overrides)
 run = Run.create(out, config)
-write_json(run.path / "env.json", {"config_digest": config.digest(), "threads": os.environ.get("OMP_NUM_THREADS")})
+env = {"threads": os.environ.get("OMP_NUM_THREADS"), "devices": os.environ.get("CUDA_VISIBLE_DEVICES")}
+write_json(run.path / "env.json", env | {"config_digest": config.digest()})
 with (run.path.parent / "began.txt").open("a") as file:
     file.write(f"{run.name} {time.time()} {os.getpid()}\\n")
 for step in range(1, config.train.steps + 1):

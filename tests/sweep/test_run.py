@@ -4,10 +4,7 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
+from functools import partial
 
 import pytest
 
@@ -16,46 +13,14 @@ from mhcnb.errors import RunError
 from mhcnb.run import Run
 from mhcnb.sweep.collect import collect, table
 from mhcnb.sweep.plan import plan
-from mhcnb.sweep.run import run_sweep
+from mhcnb.sweep.run import run_cell, run_sweep
 
-DRIVE = "import sys; from mhcnb.sweep.run import run_sweep; sys.exit(run_sweep(sys.argv[1], out=sys.argv[2]))"
-
-
-def drive(path: Path, out: Path, slow: str, step_s: float) -> subprocess.Popen:
-    """A driver in a process of its own; the cell `slow` takes step_s a step."""
-    return subprocess.Popen(
-        [sys.executable, "-c", DRIVE, str(path), str(out)],
-        env=os.environ | {"SLOW": slow, "STEP_S": str(step_s)},
-        start_new_session=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+from .driving import alive, began, drive, states, wait_for
 
 
-def wait_for(condition, seconds: float = 40) -> None:
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until, "waited too long"
-        time.sleep(0.05)
-
-
-def began(out: Path) -> list[tuple[str, float, int]]:
-    """(cell, time, pid of its kernel) of each training that was started."""
-    lines = (out / "began.txt").read_text().splitlines() if (out / "began.txt").exists() else []
-    return [(name, float(at), int(pid)) for name, at, pid in map(str.split, lines)]
-
-
-def alive(pid: int) -> bool:
-    stat = Path(f"/proc/{pid}/stat")
-    try:
-        return stat.read_text().rpartition(")")[2].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-
-
-def states(out: Path) -> dict[str, str]:
-    return {name: cell["state"] for name, cell in json.loads((out / "cells.json").read_text())["cells"].items()}
+def slow(cell: str, step_s: float) -> dict[str, str]:
+    """The environment in which this cell takes so long a step."""
+    return {"SLOW": cell, "STEP_S": str(step_s)}
 
 
 def test_two_at_once_a_failure_a_second_run_a_retry(project, sweep_file, monkeypatch, capsys):
@@ -98,7 +63,7 @@ def test_two_at_once_a_failure_a_second_run_a_retry(project, sweep_file, monkeyp
 
 def test_killed_driver_leaves_no_process_and_no_finished_cell_is_repeated(project, sweep_file):
     path, out = sweep_file(), project / "out"
-    with drive(path, out, "hc-tiny-s1", 60) as driver:
+    with drive(path, out, slow("hc-tiny-s1", 60)) as driver:
         wait_for(lambda: Run(out / "hc-tiny-s1").status().get("step") == 1)
         worker = json.loads((out / "cells.json").read_text())["cells"]["hc-tiny-s1"]["pid"]
         kernel = began(out)[-1][2]
@@ -115,7 +80,7 @@ def test_killed_driver_leaves_no_process_and_no_finished_cell_is_repeated(projec
 
 def test_ctrl_c_lets_cells_stop_and_twice_kills(project, sweep_file):
     path, out = sweep_file("workers: 1"), project / "out"
-    with drive(path, out, "residual-tiny-s1", 0.3) as driver:
+    with drive(path, out, slow("residual-tiny-s1", 0.3)) as driver:
         wait_for(lambda: Run(out / "residual-tiny-s1").status().get("step", 0) >= 1)
         with pytest.raises(RunError, match=rf"another sweep driver, process {driver.pid} on"):
             run_sweep(path, out=out)
@@ -127,7 +92,7 @@ def test_ctrl_c_lets_cells_stop_and_twice_kills(project, sweep_file):
     assert Run(out / "residual-tiny-s1").status()["state"] == "stopped"
     assert len(began(out)) == 1
 
-    with drive(path, out, "residual-tiny-s1", 60) as driver:  # a step that does not end
+    with drive(path, out, slow("residual-tiny-s1", 60)) as driver:  # a step that does not end
         wait_for(lambda: len(began(out)) == 2 and Run(out / "residual-tiny-s1").status().get("step") == 1)
         driver.send_signal(signal.SIGINT)
         wait_for(lambda: Run(out / "residual-tiny-s1").requested("stop"))
@@ -183,6 +148,21 @@ def test_done_with_another_configuration_is_refused(project, sweep_file):
         run_sweep(path, out=out)
     after = {file: file.read_bytes() for file in out.rglob("*") if file.is_file() and file.parent != out}
     assert after == before
+
+
+def test_the_folder_of_another_sweep_is_refused(project, sweep_file):
+    """By a driver, by one that only shows, and by a single cell; a sweep that has lost a cell is the same."""
+    path, out = sweep_file(), project / "out"
+    for cell in plan(path, out=out).cells:
+        finished(cell)
+    assert run_sweep(path, out=out) == 0
+    before = {file: file.read_bytes() for file in out.rglob("*") if file.is_file()}
+    other = sweep_file("seeds: [8]")
+    for start in (run_sweep, partial(run_sweep, dry_run=True), partial(run_cell, number=0)):
+        with pytest.raises(RunError, match=r"another sweep, of residual-tiny-s1, hc-tiny-s1 .* has residual-tiny-s8"):
+            start(path=other, out=out)
+    assert {file: file.read_bytes() for file in out.rglob("*") if file.is_file()} == before
+    assert run_sweep(sweep_file(grid="{connection.name: [hc]}"), out=out) == 0
 
 
 def test_a_resolved_auto_is_no_other_configuration(project, sweep_file):
