@@ -9,15 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mhcnb.config import RunConfig, load_config
+    from mhcnb.interop.pretrained import RLM
     from mhcnb.models.base import build_model
     from mhcnb.notebook.plan import plan
     from mhcnb.notebook.start import resume, start
     from mhcnb.run import Run
 
 __version__ = "0.1.0"
-__all__ = ["Run", "RunConfig", "build_model", "load_config", "plan", "resume", "start"]
+__all__ = ["RLM", "Run", "RunConfig", "build_model", "load_config", "plan", "resume", "start"]
 
 _PLACES = {
+    "RLM": "mhcnb.interop.pretrained",
     "RunConfig": "mhcnb.config",
     "load_config": "mhcnb.config",
     "build_model": "mhcnb.models.base",

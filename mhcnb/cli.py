@@ -10,6 +10,8 @@ from typing import Any
 import click
 
 from mhcnb.cli_data import data
+from mhcnb.cli_generate import generate
+from mhcnb.cli_import import import_
 from mhcnb.cli_plan import plan
 from mhcnb.cli_sweep import OVERRIDES, sweep
 from mhcnb.errors import MhcnbError
@@ -53,6 +55,8 @@ def train(arguments: tuple[str, ...], out: Path | None, resume: Path | None, wei
 
     Go on with one: mhcnb train --resume outputs/mhc-tiny-s1 [KEY=VALUE]...
 
+    Go on, or start a new run from its weights, as what has changed allows: ... PARAMS +resume_from_checkpoint=RUN
+
     Several processes: torchrun --standalone --nproc_per_node=N -m mhcnb train ...
     """
     if resume and (out or weights or any("=" not in argument for argument in arguments)):
@@ -63,14 +67,22 @@ def train(arguments: tuple[str, ...], out: Path | None, resume: Path | None, wei
 
     with as_rank():
         from mhcnb.config import load_config, parse_overrides, run_name
+        from mhcnb.renames import checkpoint_in
         from mhcnb.run import Run
 
         given = parse_overrides(arguments if resume else arguments[1:])
+        checkpoint = checkpoint_in(given)
+        if checkpoint and (resume or weights):
+            raise click.UsageError("+resume_from_checkpoint goes without --resume and --from: it is one of them")
         given |= {"train.weights": weights} if weights else {}
         if resume:
             config = load_config(Run.open(resume).path / "config.yaml", given | {"train.resume": "auto"})
         else:
             config = load_config(arguments[0], given)
+        if checkpoint:
+            from mhcnb.training.continuation import go_on
+
+            config, out = go_on(config, checkpoint, out)
         out = resume or out or Path("outputs") / run_name(config)
         from mhcnb.training.loop import train as run
 
@@ -117,7 +129,7 @@ def doctor() -> None:
         sys.exit(1)
 
 
-CASES = ("step", "reader", "imports", "record", "save")
+CASES = ("step", "rlm", "generate", "reader", "imports", "record", "save", "prepare")
 
 
 @main.command()
@@ -135,25 +147,8 @@ def bench(cases: tuple[str, ...], file: Path | None) -> None:
         file.write_text(json.dumps([t._asdict() for t in timings], indent=1) + "\n")
 
 
-@main.group("import")
-def import_() -> None:
-    """Bring in a checkpoint of another project, as a run folder."""
-
-
-@import_.command("mhc-lite")
-@click.argument("file", type=click.Path(path_type=Path))
-@click.argument("out", type=click.Path(path_type=Path))
-@click.option("--heads", type=click.IntRange(min=1), help="Attention heads, where the file does not say.")
-@click.option("--data", metavar="ROOT", help="Token shards for it, as data.root; default DATA_ROOT when it is read.")
-def mhc_lite(file: Path, out: Path, heads: int | None, data: str | None) -> None:
-    """The ckpt.pt that mhc-lite's train.py writes: mhcnb import mhc-lite out/ckpt.pt outputs/theirs"""
-    from mhcnb.interop.run_folder import import_mhc_lite
-
-    run = import_mhc_lite(file, out, heads, data)
-    where = "" if data else "; its data: set DATA_ROOT to shards of its tokenizer, or import again with --data"
-    click.echo(f"ready: {run.config.connection.name} at step {run.status()['step']} in {out}{where}")
-
-
 main.add_command(data)
+main.add_command(generate)
+main.add_command(import_)
 main.add_command(plan)
 main.add_command(sweep)

@@ -2,8 +2,16 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import click
+
+TEXTS = click.argument("texts", nargs=-1, required=True, type=click.Path(path_type=Path))
+KEY = click.option("--key", default="text", show_default=True, help="What holds the text in a line of .jsonl.")
+VOCAB = click.option("--vocab", default=2048, show_default=True, help="Size of a tokenizer trained on the texts.")
+ON_BAD = click.option(
+    "--on-bad", type=click.Choice(["raise", "skip"]), default="raise", show_default=True, help="Lines of no use."
+)
 
 
 @click.group()
@@ -12,17 +20,44 @@ def data() -> None:
 
 
 @data.command()
-@click.argument("texts", nargs=-1, required=True, type=click.Path(path_type=Path))
+@TEXTS
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="A new folder for the shards.")
-@click.option("--tokenizer", type=click.Path(path_type=Path), help="A tokenizers JSON file, instead of a new one.")
-@click.option("--vocab", default=2048, show_default=True, help="Size of the tokenizer trained on the texts.")
-@click.option("--seed", default=0, show_default=True, help="Draws the tenth that is validation.")
-def prepare(texts: tuple[Path, ...], out: Path, tokenizer: Path | None, vocab: int, seed: int) -> None:
-    """Token shards of your own text files; train on them with data.root=OUT."""
-    from mhcnb.data.text import prepare as run
+@KEY
+@click.option("--tokenizer", help="A tokenizer.json, a folder that holds one, or an id, instead of a new one.")
+@VOCAB
+@click.option("--seed", default=0, show_default=True, help="Draws the documents that are validation, and --shuffle.")
+@click.option("--val-fraction", default=0.1, show_default=True, help="Share of the documents that is validation.")
+@click.option("--min-tokens", default=0, show_default=True, help="Leave shorter documents out.")
+@click.option("--max-tokens", default=0, help="Cut longer documents into chunks of at most so many.")
+@click.option("--dedup", is_flag=True, help="Of documents with the same text keep the first.")
+@click.option("--shuffle", is_flag=True, help="Write the documents in an order drawn by --seed.")
+@ON_BAD
+@click.option("--processes", type=click.IntRange(min=1), help="Default: one a core, where the text is long enough.")
+def prepare(texts: tuple[Path, ...], out: Path, processes: int | None, **options: Any) -> None:
+    """Token shards of your own text, .jsonl or plain, gzipped or not; train on them with data.root=OUT.
 
-    run(list(texts), out, tokenizer, vocab, seed)
+    The same command goes on with one that was killed.
+    """
+    from mhcnb.data.prepare import prepare as run
+    from mhcnb.data.recipe import Recipe
+
+    run(list(texts), out, Recipe(**options), processes)
     click.echo(f"ready: mhcnb train params/gpt/tiny.yaml data.root={out}")
+
+
+@data.command()
+@TEXTS
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="A new tokenizer.json.")
+@KEY
+@VOCAB
+@ON_BAD
+def tokenizer(texts: tuple[Path, ...], out: Path, **options: Any) -> None:
+    """Train a tokenizer on text; use it with --tokenizer or data.tokenizer=OUT."""
+    from mhcnb.data.prepare import write_tokenizer
+    from mhcnb.data.recipe import Recipe
+
+    size = write_tokenizer(list(texts), out, Recipe(**options))
+    click.echo(f"ready: {out}, {size:,} entries")
 
 
 @data.command()

@@ -14,7 +14,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, SerializeAsAny, field_validator
 
-from mhcnb import registry, yamlfile
+from mhcnb import registry, renames, yamlfile
+from mhcnb.dotted import assign, flatten
 from mhcnb.errors import ConfigError
 from mhcnb.section import Named, Natural, Positive, Section
 
@@ -29,8 +30,11 @@ class TrainConfig(Section):
     micro_batch: Positive = 16
     accumulation: Positive = 1
     lr: Annotated[float, Field(gt=0)]
+    schedule: Literal["cosine", "linear", "constant", "wsd"] = "cosine"  # from lr to min_lr after the warm-up
     min_lr: Annotated[float, Field(ge=0)] = 0.0
     warmup: Natural = 0
+    decay: Annotated[float, Field(gt=0, le=1)] = 0.2  # the share of the updates in which wsd falls, at the end
+    connection_lr: Annotated[float, Field(gt=0)] = 1.0  # times the rate, for the parameters of connections
     weight_decay: Annotated[float, Field(ge=0)] = 0.1
     betas: Annotated[tuple[float, float], Field(strict=False)] = (0.9, 0.95)
     clip: Annotated[float, Field(ge=0)] = 1.0  # 0: no clipping
@@ -80,6 +84,7 @@ class LogConfig(Section):
     warn_grad_norm: Annotated[float, Field(gt=0)] = 10.0
     tensorboard: bool = False  # beside results.jsonl, in logs/tensorboard
     wandb: str | None = None  # the project of Weights & Biases to send to
+    wandb_entity: str | None = None  # whose project it is; None: of the one who is logged in
 
 
 class RunConfig(Section):
@@ -100,11 +105,18 @@ class RunConfig(Section):
         return _section_class(info.field_name, value).model_validate(value) if isinstance(value, dict) else value
 
     @classmethod
-    def keys_at(cls, loc: tuple, values: Any) -> list[str]:
-        if not loc:
-            return list(cls.model_fields)
-        chosen = _section_class(loc[0], values[loc[0]]) if loc[0] in AXIS else cls.model_fields[loc[0]].annotation
-        return list(chosen.model_fields)  # type: ignore[union-attr]
+    def hint(cls, loc: tuple, values: Any) -> str:
+        chosen: Any = cls if len(loc) == 1 else cls.model_fields[loc[0]].annotation
+        if len(loc) > 1 and loc[0] in AXIS:
+            chosen = _section_class(loc[0], values[loc[0]])
+        return renames.hint(loc, chosen.model_fields, renames.model_of(values))
+
+    def warnings(self) -> list[str]:
+        """What is allowed but hardly meant."""
+        found = self.train.warnings()
+        if self.log.wandb_entity and not self.log.wandb:
+            found.append(f"log.wandb_entity {self.log.wandb_entity} does nothing without log.wandb, the project")
+        return found
 
     def digest(self) -> str:
         """SHA-256 of the whole configuration: equal on all ranks of a run, and the identity of a sweep's cell."""
@@ -112,8 +124,10 @@ class RunConfig(Section):
 
 
 def run_name(config: RunConfig) -> str:
-    """`<method>-<preset>-s<seed>`: the folder of a run that is not given one."""
-    return f"{config.connection.name}-{config.preset}-s{config.seed}"
+    """`<method>-<size>-s<seed>`: the folder of a run that is not given one. The size is the preset, after the model's
+    name where that is not gpt: presets of several models have one name."""
+    model = "" if config.model.name == "gpt" else f"{config.model.name}-"
+    return f"{config.connection.name}-{model}{config.preset}-s{config.seed}"
 
 
 def as_dict(config: Section) -> dict:
@@ -124,23 +138,32 @@ def as_dict(config: Section) -> dict:
 def load_config(path: str | Path, overrides: Mapping[str, Any] | None = None) -> RunConfig:
     """A RunConfig from a YAML file and dotted overrides, e.g. {"connection.name": "mhc", "train.lr": 1e-3}.
 
-    A value may be a mapping, which sets each of its keys. Changing a `name` (or a connection's `dialect`) drops the
-    fields that no longer apply, and logs which. Opens no data. Raises ConfigError with key, line and nearest name.
+    A value may be a mapping, which sets each of its keys. The names of a guide that the model knows work too, see
+    renames. Changing a `name` (or a connection's `dialect`) drops the fields that no longer apply, and logs which.
+    Opens no data. Raises ConfigError with key, line and nearest name.
     """
     path = Path(path)
     values, lines = yamlfile.read_mapping(path)
     values.setdefault("preset", path.stem)
-    given = flatten(overrides or {})
+    given, spelled = renames.replace(values, lines, flatten(overrides or {}), str(path))
+    lines |= {_path(ours): lines[_path(theirs)] for ours, theirs in spelled.items() if _path(theirs) in lines}
     for dropped in _drop_stale(values, given):
         log.warning("%s no longer applies and is dropped", dropped)
     for key, value in given.items():
-        _assign(values, key, value)
-    return build_config(values, str(path), lines, given)
+        assign(values, key, value)
+    _spread(values, lines)
+    return build_config(values, str(path), lines, given, spelled)
 
 
-def build_config(values: dict, where: str, lines: Mapping[tuple, int] | None = None, given: Mapping = {}) -> RunConfig:
+def build_config(
+    values: dict,
+    where: str,
+    lines: Mapping[tuple, int] | None = None,
+    given: Mapping = {},
+    spelled: Mapping[str, str] = {},
+) -> RunConfig:
     """A RunConfig from a nested mapping; see Section.build."""
-    return RunConfig.build(values, where, lines, given)
+    return RunConfig.build(values, where, lines, given, spelled)
 
 
 def parse_overrides(pairs: tuple[str, ...] | list[str]) -> dict[str, Any]:
@@ -156,23 +179,18 @@ def parse_overrides(pairs: tuple[str, ...] | list[str]) -> dict[str, Any]:
     return result
 
 
-def flatten(overrides: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Dotted keys to plain values: a mapping as value sets each of its keys."""
-    flat: dict[str, Any] = {}
-    for key, value in overrides.items():
-        if not isinstance(key, str):
-            raise ConfigError(f"override {key!r}: a key is dotted text, as 'train.steps'")
-        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
-    return flat
+def _path(key: str) -> tuple:
+    return tuple(key.split("."))
 
 
-def _assign(values: dict, key: str, value: Any) -> None:
-    *path, last = key.split(".")
-    for name in path:
-        values = values.setdefault(name, {})
-        if not isinstance(values, dict):
-            raise ConfigError(f"{key}: {name} is a plain value, it has no {last}")
-    values[last] = value
+def _spread(values: dict, lines: dict[tuple, int]) -> None:
+    """The keys of a section that only a guide knows, each by itself: then the error is about each, with its line."""
+    strays = values.keys() - RunConfig.model_fields.keys()
+    for section in strays & renames.sections(RunConfig.model_fields) if strays else ():
+        for key, value in flatten({section: values.pop(section)}).items():
+            values[key] = value
+            if _path(key) in lines:
+                lines[key,] = lines[_path(key)]
 
 
 def _section_class(section: str, value: Mapping) -> type[Named]:

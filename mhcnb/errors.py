@@ -28,9 +28,10 @@ class NotebookError(MhcnbError, ValueError):
     """A notebook's parameters are not what it takes, or it failed."""
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """`; did you mean x? known: a, b, x`: the end of every message about an unknown name."""
+def nearest(name: str, known: Iterable[str], also: Iterable[str] = ()) -> str:
+    """`; did you mean x? known: a, b, x`: the end of every message about an unknown name. `also` may be meant, too, and
+    is not listed."""
     known = sorted(known)
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    close = difflib.get_close_matches(name, sorted({*known, *also}), n=1, cutoff=0.6)
     hint = f"; did you mean {close[0]}?" if close else ";"
     return f"{hint} known: {', '.join(known) or 'none'}"

@@ -1,7 +1,7 @@
 """A part of a configuration, and what is said where it is wrong."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, ClassVar, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -9,6 +9,29 @@ from mhcnb.errors import ConfigError, nearest
 
 Positive = Annotated[int, Field(gt=0)]
 Natural = Annotated[int, Field(ge=0)]
+
+
+class _Origin(NamedTuple):
+    """Where the values of a tree came from; see Section.build."""
+
+    where: str
+    lines: Mapping[tuple, int]
+    given: Mapping[str, Any]
+    spelled: Mapping[str, str]
+
+    def place(self, loc: tuple) -> str:
+        """`override`, or the file and the line."""
+        key = _dotted(loc)
+        if any(f"{name}.".startswith(f"{key}.") or key.startswith(f"{name}.") for name in self.given):
+            return "override"
+        line = next((self.lines[loc[:n]] for n in range(len(loc), 0, -1) if loc[:n] in self.lines), None)
+        return f"{self.where}:{line}" if line else self.where
+
+    def shown(self, loc: tuple) -> str:
+        """The key, and what it was called where it was given."""
+        key = _dotted(loc)
+        theirs = next((name for ours, name in self.spelled.items() if f"{key}.".startswith(f"{ours}.")), "")
+        return f"{key} (given as {theirs})" if theirs else key
 
 
 class Section(BaseModel):
@@ -22,40 +45,50 @@ class Section(BaseModel):
         return {}
 
     @classmethod
-    def keys_at(cls, loc: tuple, values: Any) -> list[str]:
-        """The keys that may stand at a place of the tree; for hints."""
-        return list(cls.model_fields)
+    def hint(cls, loc: tuple, values: Any) -> str:
+        """The end of a message about an unknown key at a place of the tree."""
+        return nearest(str(loc[-1]), cls.model_fields)
 
     @classmethod
-    def build(cls, values: dict, where: str, lines: Mapping[tuple, int] | None = None, given: Mapping = {}) -> Self:
+    def build(
+        cls,
+        values: dict,
+        where: str,
+        lines: Mapping[tuple, int] | None = None,
+        given: Mapping = {},
+        spelled: Mapping[str, str] = {},
+    ) -> Self:
         """The section of a nested mapping. `where` names the file in errors, `lines` the line of each key, `given`
-        the dotted keys that came as overrides. Raises one ConfigError with all that is wrong."""
+        the dotted keys that came as overrides, `spelled` the name that a user gave a dotted key, where it is another.
+        Raises one ConfigError with all that is wrong."""
         try:
             return cls.model_validate(values)
         except ValidationError as error:
-            problems = [cls._explain(e, values, where, lines or {}, given) for e in error.errors()]
+            origin = _Origin(where, lines or {}, given, spelled)
+            problems = [cls._explain(e, values, origin) for e in error.errors()]
             raise ConfigError("\n".join(problems)) from None
 
     @classmethod
-    def _explain(cls, error: Mapping, values: Any, where: str, lines: Mapping[tuple, int], given: Mapping) -> str:
+    def _explain(cls, error: Mapping, values: Any, origin: "_Origin") -> str:
         """One pydantic error in our words: where, key, got, expected, remedy."""
         original = error.get("ctx", {}).get("error")
         if isinstance(original, ConfigError):
             return str(original)
         loc = _location(error, values)
-        key = ".".join(str(part) for part in loc)
-        line = next((lines[loc[:n]] for n in range(len(loc), 0, -1) if loc[:n] in lines), None)
-        overridden = any(f"{name}.".startswith(f"{key}.") or key.startswith(f"{name}.") for name in given)
-        place = "override" if overridden else f"{where}:{line}" if line else where
+        place, shown = origin.place(loc), origin.shown(loc)
         if error["type"] == "extra_forbidden":
-            return f"{place}: unknown key {key}{nearest(str(loc[-1]), cls.keys_at(loc[:-1], values))}"
+            return f"{place}: unknown key {shown}{cls.hint(loc, values)}"
         if error["type"] == "missing":
-            return f"{place}: {key} is missing; give it a value"
+            return f"{place}: {shown} is missing; give it a value"
         if original is not None:  # raised by one of our validators, which name the value
-            return f"{place}: {key}: {original}"
+            return f"{place}: {shown}: {original}"
         got = error.get("input")
         message = error["msg"].removeprefix("Input should be ")
-        return f"{place}: {key} = {got!r} ({type(got).__name__}); expected {message}"
+        return f"{place}: {shown} = {got!r} ({type(got).__name__}); expected {message}"
+
+
+def _dotted(loc: tuple) -> str:
+    return ".".join(str(part) for part in loc)
 
 
 def _location(error: Mapping, values: Any) -> tuple:
@@ -70,6 +103,7 @@ def _location(error: Mapping, values: Any) -> tuple:
 
 
 class Named(Section):
-    """A section whose class was chosen by its name."""
+    """A section whose class was chosen by its name. A model's has the names that its users bring; see renames."""
 
+    renames: ClassVar[tuple[Any, ...]] = ()
     name: str

@@ -8,10 +8,9 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from mhcnb.analysis.record import evaluating
 from mhcnb.errors import ConfigError, nearest
 from mhcnb.layers.site import probing, sites
-from mhcnb.models.base import Batch, Model
+from mhcnb.models.base import Batch, Model, evaluating
 
 
 class Evaluates(Protocol):

@@ -27,6 +27,11 @@ def amax_backward(P: Tensor) -> Tensor:
     return P.sum(-2).abs().amax(-1)
 
 
+def amax(P: Tensor) -> Tensor:
+    """The larger of the two: 1 where rows and columns all sum to one."""
+    return torch.maximum(amax_forward(P), amax_backward(P))
+
+
 def inf_norm(P: Tensor) -> Tensor:
     """max_i Σ_j |P_ij|: the most that any state grows, in the largest entry. Signs do not cancel."""
     return P.abs().sum(-1).amax(-1)
@@ -91,15 +96,15 @@ def average_distance(P: Tensor) -> Tensor:
 QUANTITIES: dict[str, Callable[[Tensor], Tensor]] = {
     of.__name__: of
     for of in (
-        amax_forward, amax_backward, inf_norm, row_deviation, column_deviation, min_column_sum, mean_zero_gain,
+        amax_forward, amax_backward, amax, inf_norm, row_deviation, column_deviation, min_column_sum, mean_zero_gain,
         sigma_max, sigma_min, lambda2, entropy, identity_distance, average_distance,
     )
 }  # fmt: skip
 
 # the value of the identity, from which a distance is read: the worst token is the one furthest from it
 REFERENCES = {
-    name: 1.0 if name in ("amax_forward", "amax_backward", "inf_norm", "min_column_sum", "mean_zero_gain", "sigma_max",
-                          "sigma_min", "lambda2") else 0.0
+    name: 1.0 if name in ("amax_forward", "amax_backward", "amax", "inf_norm", "min_column_sum", "mean_zero_gain",
+                          "sigma_max", "sigma_min", "lambda2") else 0.0
     for name in QUANTITIES
 }  # fmt: skip
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mhcnb.connections.base import Maps
 from mhcnb.layers.site import probing, sites
-from mhcnb.models.base import Batch, Model
+from mhcnb.models.base import Batch, Model, evaluating
 
 
 class Record(NamedTuple):
@@ -52,18 +52,6 @@ def observing(model: nn.Module, keep: Callable[[str, Tensor, Maps], None]) -> It
     gradients and no dropout; afterwards everything is as it was."""
     with evaluating(model), _probing(model, keep), torch.no_grad():
         yield
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode for a while; afterwards every module trains or not as before, frozen parts included."""
-    before = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in before.items():
-            module.training = training
 
 
 @contextmanager

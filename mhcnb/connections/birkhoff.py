@@ -42,13 +42,13 @@ def sinkhorn_plain(
 
 
 class _Sinkhorn(torch.autograd.Function):
-    """Rounds L <- L - log(Σ exp L + eps) over [n_out, n_in, tokens]."""
+    """The rounds over [n_out, n_in, tokens], of which nothing but their logits is kept."""
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, iterations: int, last: int, eps: float, floor: bool) -> Tensor:
         ctx.save_for_backward(logits)
         ctx.rounds = iterations, last, eps, floor
-        return _rounds(logits, *ctx.rounds)[-1]
+        return _rounds(logits, *ctx.rounds)
 
     @staticmethod
     @once_differentiable
@@ -58,35 +58,33 @@ class _Sinkhorn(torch.autograd.Function):
         return torch.cat([_backward(L, G, *ctx.rounds) for L, G in blocks], dim=-1), None, None, None, None
 
 
-def _rounds(logits: Tensor, iterations: int, last: int, eps: float, floor: bool, keep: bool = False) -> list[Tensor]:
-    """exp of L after each half round (only the final one unless `keep`); of the logits where there is none. With
-    `floor` the first is exp before eps is added to it."""
-    L, kept = logits, []
+def _rounds(
+    logits: Tensor, iterations: int, last: int, eps: float, floor: bool, kept: list[Tensor] | None = None
+) -> Tensor:
+    """exp of L after 2 x iterations half rounds L <- L - log(Σ exp L + eps), which `kept` gets; with `floor` the
+    first divides by the sum alone, and eps is then added to each entry."""
+    L, least = logits, logits.new_tensor(math.log(eps) if eps else 0.0)
     for half in range(2 * iterations):
-        side = last if half % 2 else 1 - last
-        shift = L.amax(side, keepdim=True)  # exp of the largest is 1: no overflow, no logarithm of zero
-        total = shift + (L - shift).exp_().sum(side, keepdim=True).log_()
-        at_entries = floor and half == 0
-        if eps and not at_entries:
-            total = torch.logaddexp(total, total.new_tensor(math.log(eps)))
-        L = L - total
-        if keep or half == 2 * iterations - 1:
-            kept.append(L.exp())
-        if eps and at_entries:
-            L = torch.logaddexp(L, L.new_tensor(math.log(eps)))
-    return kept or [logits.exp()]
+        side, first = last if half % 2 else 1 - last, floor and half == 0
+        if eps and not first:
+            L = L - torch.logaddexp(torch.logsumexp(L, side, keepdim=True), least)
+        else:
+            L = torch.log_softmax(L, side)
+        if kept is not None:
+            kept.append(L)
+        L = torch.logaddexp(L, least) if first else L
+    return L.exp()
 
 
 def _backward(logits: Tensor, grad: Tensor, iterations: int, last: int, eps: float, floor: bool) -> Tensor:
-    """Each half round is L' = L - log(Σ exp L + eps), so dL = dL' - exp(L')·Σ dL'. A floor log(exp L' + eps) scales
-    dL' by exp L' / (exp L' + eps)."""
-    kept = _rounds(logits, iterations, last, eps, floor, keep=True)
-    G = grad * kept[-1]
+    """Each half round is L' = L - log(Σ exp L + eps), so dL = dL' - exp(L')·Σ dL', with eps as without. A floor
+    log(exp L' + eps) scales dL' by exp L' / (exp L' + eps)."""
+    kept: list[Tensor] = []
+    G = grad * _rounds(logits, iterations, last, eps, floor, kept)
     for half in reversed(range(2 * iterations)):
-        side = last if half % 2 else 1 - last
         if floor and half == 0:
-            G = G * (kept[0] / (kept[0] + eps))
-        G = G - kept[half] * G.sum(side, keepdim=True)
+            G = G * kept[0].exp() / (kept[0].exp() + eps)
+        G = torch.ops.aten._log_softmax_backward_data(G, kept[half], last if half % 2 else 1 - last, G.dtype)
     return G
 
 

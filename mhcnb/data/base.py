@@ -1,5 +1,6 @@
 """What a data source is to the rest of the kit."""
 
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from mhcnb.config import RunConfig
@@ -39,6 +40,9 @@ class Source:
     def fingerprint(self) -> dict[str, str]:
         """{name: digest} of the files, wherever they lie: a run goes on only with the data that it began with."""
         return {}
+
+    def keep(self, folder: Path) -> None:
+        """Puts into a run's folder what it takes to read its tokens, wherever the data may go."""
 
     def describe(self) -> dict[str, Any]:
         """What was found, as plain values for env.json: format, files, tokens, digests."""

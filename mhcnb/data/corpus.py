@@ -8,8 +8,10 @@ import sysconfig
 from pathlib import Path
 from typing import Any
 
-from mhcnb.data import text
 from mhcnb.data.cache import cache_folder, made_once
+from mhcnb.data.prepare import write_documents
+from mhcnb.data.recipe import Recipe
+from mhcnb.data.tokenizer import train_tokenizer
 from mhcnb.errors import DataError
 
 log = logging.getLogger(__name__)
@@ -35,8 +37,9 @@ def embedded(cache: str | None = None) -> Path:
 
     def make(part: Path) -> None:
         log.info("preparing the embedded corpus (%d documents of the standard library) once", len(found))
-        tokenizer = text.train_tokenizer(list(found.values()), VOCAB)
-        text.write_dataset(part, list(found.values()), tokenizer, SEED, {"corpus": "embedded", "digest": key})
+        codec = train_tokenizer(found.values(), VOCAB)
+        source = {"corpus": "embedded", "digest": key}
+        write_documents(part, list(found.values()), codec, Recipe(vocab=VOCAB, seed=SEED), source)
 
     return made_once((Path(cache) if cache else cache_folder()) / "embedded" / key[:16], make)
 

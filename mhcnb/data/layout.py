@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from mhcnb.data.meta import NOTHING_SAID, Meta, read_meta
 from mhcnb.data.shardfile import FORMATS, Shard
+from mhcnb.data.textfile import is_text
 from mhcnb.errors import DataError
 from mhcnb.paths import find
 
@@ -74,9 +75,22 @@ def folder_of(root: str | None) -> Path | None:
         return None
     where = f"data.root = {text}" if root is not None else f"{variable} = {text}"
     if folder.exists():
-        raise DataError(f"{where} is a file; give the folder that holds it")
+        raise DataError(
+            f"{where} is a file; give the folder that holds it, or a text (.jsonl, .txt; .gz or not) as data.root"
+        )
     names = [name.rstrip("/") for name in glob.glob("*/", root_dir=parent)]
     raise DataError(f"{where}: no such folder{_nearest(folder.name, names, f'folders in {parent}')}")
+
+
+def text_of(root: str | None) -> Path | None:
+    """The file of text that `data.root` names, by its ending; None where it names something else. Raises DataError."""
+    if root is None or not is_text(root) or find(root).is_dir():
+        return None
+    if find(root).is_file():
+        return find(root)
+    path = Path(root).expanduser()
+    names = [name for name in glob.glob("*", root_dir=path.parent) if is_text(name)]
+    raise DataError(f"data.root = {root}: no such file{_nearest(path.name, names, f'texts in {path.parent}')}")
 
 
 def find_files(root: Path, globs: Mapping[str, str | None], detect: bool = True) -> dict[str, list[Path]]:

@@ -18,6 +18,7 @@ class Meta(NamedTuple):
     vocab_size: int | None = None
     tokenizer: Path | None = None
     end_of_text: int | None = None  # the id in front of each document
+    tokenizer_sha256: str | None = None  # see tokenizer.Codec.digest
 
 
 NOTHING_SAID = Meta()
@@ -48,5 +49,8 @@ def read_meta(folder: Path) -> Meta:
     name = values.get("tokenizer")
     if name is not None and (not isinstance(name, str) or Path(name).name != name):
         raise DataError(f"{path}: tokenizer = {name!r}; expected the name of a file beside it")
-    given = {key: values.get(key) for key in ("dtype", "layout", "vocab_size", "end_of_text")}
+    digest = values.get("tokenizer_sha256")
+    if digest is not None and not isinstance(digest, str):
+        raise DataError(f"{path}: tokenizer_sha256 = {digest!r}; expected text")
+    given = {key: values.get(key) for key in ("dtype", "layout", "vocab_size", "end_of_text", "tokenizer_sha256")}
     return Meta(**given, tokenizer=folder / name if name else None)

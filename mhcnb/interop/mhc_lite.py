@@ -11,14 +11,14 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from pydantic import ValidationError
 from torch import Tensor
 
 from mhcnb import registry
 from mhcnb.connections.base import Connection
 from mhcnb.connections.birkhoff import permutation_matrices
-from mhcnb.errors import CheckpointError, ConfigError
-from mhcnb.interop.names import Shape, Tensors, below, canonical, compare, matrix_shape, needed
+from mhcnb.errors import CheckpointError
+from mhcnb.interop import nanogpt
+from mhcnb.interop.names import Shape, Tensors, below, canonical, compare, matrix_shape, needed, section
 from mhcnb.models.gpt import GPT, GPTConfig
 
 LABELS = ("attn", "mlp")
@@ -38,17 +38,10 @@ def load_gpt(state_dict: Tensors, *, heads: int) -> GPT:
     Raises CheckpointError where names or shapes are not those of mhc-lite, ConfigError where the sizes do not fit.
     """
     state = canonical(state_dict, _one_name)
-    vocab_size, d = matrix_shape(state, "transformer.wte.weight")
-    block_size, _ = matrix_shape(state, "transformer.wpe.weight")
-    bias, layers = "transformer.ln_f.bias" in state, len(_blocks(state))
+    config = nanogpt.gpt_config(state, heads)
     method, n = _read_off(below(state, "transformer.h.0.hc_attn."))
-    sizes = dict(width=d, layers=layers, heads=heads, block_size=block_size, vocab_size=vocab_size, bias=bias)
-    config, connection = _config(GPTConfig, **sizes), _connection_config(method, n)
-    ends = {"transformer.wte.weight": (vocab_size, d), "transformer.wpe.weight": (block_size, d)}
-    compare(state, ends | gpt_shapes(method, n, d, layers, bias))
-    model = GPT(config, connection, torch.Generator())
-    model.load_state_dict(gpt_tensors(state, method), assign=True)
-    return model
+    compare(state, gpt_shapes(config, method, n))
+    return nanogpt.assembled(config, _connection_config(method, n), gpt_tensors(state, method))
 
 
 def load_connection(state_dict: Tensors, *, layer_index: int) -> Connection:
@@ -74,15 +67,10 @@ def load_connection(state_dict: Tensors, *, layer_index: int) -> Connection:
 
 def gpt_tensors(theirs: Tensors, method: str) -> dict[str, Tensor]:
     """A GPT's tensors (or gradients) under our names, copied."""
-    ours = {f"{name}.weight": theirs[f"transformer.{name}.weight"].clone() for name in ("wte", "wpe")}
-    ours |= {f"norm.{name}": tensor.clone() for name, tensor in below(theirs, "transformer.ln_f.").items()}
-    for i in _blocks(theirs):
-        block = below(theirs, f"transformer.h.{i}.")
-        for module, place in BRANCHES.items():
-            ours |= {f"main.{i}.{place}.{name}": t.clone() for name, t in below(block, f"{module}.").items()}
-        for label in LABELS:
-            part = connection_tensors(below(block, f"hc_{label}."), method)
-            ours |= {f"main.{i}.{label}.connection.{name}": tensor for name, tensor in part.items()}
+    ours = nanogpt.gpt_tensors(theirs, BRANCHES)
+    for i, label in itertools.product(nanogpt.blocks(theirs), LABELS):
+        part = connection_tensors(below(theirs, f"transformer.h.{i}.hc_{label}."), method)
+        ours |= {f"main.{i}.{label}.connection.{name}": tensor for name, tensor in part.items()}
     return ours
 
 
@@ -164,16 +152,10 @@ def connection_shapes(method: str, n: int, d: int) -> dict[str, Shape]:
     return shapes | {"norm.gamma": (n * d,)}
 
 
-def gpt_shapes(method: str, n: int, d: int, layers: int, bias: bool) -> dict[str, Shape]:
-    """{name: shape} of the blocks and the final norm."""
-    sizes = [(d,), (3 * d, d), (d, d), (d,), (4 * d, d), (d, 4 * d)]
-    names = [f"transformer.h.{i}.{module}" for i in range(layers) for module in BRANCHES]
-    shapes: dict[str, Shape] = {f"{name}.weight": shape for name, shape in zip(names, sizes * layers, strict=True)}
-    shapes["transformer.ln_f.weight"] = (d,)
-    if bias:
-        shapes |= {f"{name.removesuffix('.weight')}.bias": shape[:1] for name, shape in shapes.items()}
-    for i, label in itertools.product(range(layers), LABELS):
-        part = connection_shapes(method, n, d)
+def gpt_shapes(config: GPTConfig, method: str, n: int) -> dict[str, Shape]:
+    """{name: shape} of a whole model."""
+    shapes, part = nanogpt.gpt_shapes(config, BRANCHES), connection_shapes(method, n, config.width)
+    for i, label in itertools.product(range(config.layers), LABELS):
         shapes |= {f"transformer.h.{i}.hc_{label}.{name}": shape for name, shape in part.items()}
     return shapes
 
@@ -183,10 +165,6 @@ def _one_name(name: str) -> str:
     for label in LABELS:
         name = name.replace(f".hc_{label}.branch.", f".branch_{label}.")
     return "transformer.wte.weight" if name == "lm_head.weight" else name
-
-
-def _blocks(state: Tensors) -> list[str]:
-    return sorted({name.split(".")[0] for name in below(state, "transformer.h.")})
 
 
 def _read_off(connection: Tensors) -> tuple[str, int]:
@@ -201,15 +179,4 @@ def _read_off(connection: Tensors) -> tuple[str, int]:
 
 def _connection_config(method: str, n: int) -> Any:
     fields = {} if method == "residual" else dict(dialect="mhc_lite", streams=n)
-    return _config(registry.load("connections", method).Config, name=method, **fields)
-
-
-def _config(cls: Any, **fields: Any) -> Any:
-    try:
-        return cls(**fields)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = "".join(f"{part}: " for part in first["loc"])
-        raise ConfigError(
-            f"the state dict with {fields}: {where}{first['msg'].removeprefix('Value error, ')}"
-        ) from None
+    return section(registry.load("connections", method).Config, {"name": method} | fields)

@@ -1,11 +1,13 @@
 """What importers share: a foreign state dict's names and shapes, checked before anything is converted."""
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
-from mhcnb.errors import CheckpointError
+from mhcnb.errors import CheckpointError, ConfigError
 
 Tensors = Mapping[str, Tensor]
 Shape = tuple[int, ...]
@@ -27,8 +29,8 @@ def canonical(state_dict: Tensors, rename: Callable[[str], str]) -> dict[str, Te
     return state
 
 
-def compare(state: Tensors, expected: Mapping[str, Shape]) -> None:
-    """Raises CheckpointError with the first names that are missing, unknown or of another shape."""
+def compare(state: Tensors, expected: Mapping[str, Shape], where: str = "the state dict") -> None:
+    """Raises CheckpointError with the first names that are missing, unknown or of another shape. `where` they are."""
     shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
     wrong = [
         f"{name} is {shapes[name]}, expected {shape}"
@@ -39,7 +41,7 @@ def compare(state: Tensors, expected: Mapping[str, Shape]) -> None:
     wrong += [f"{name} is unknown" for name in sorted(set(state) - set(expected))]
     if wrong:
         more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
-        raise CheckpointError(f"the state dict does not fit: {'; '.join(wrong[:5])}{more}")
+        raise CheckpointError(f"{where} does not fit: {'; '.join(wrong[:5])}{more}")
 
 
 def needed(state: Tensors, name: str) -> Tensor:
@@ -60,3 +62,13 @@ def matrix_shape(state: Tensors, name: str) -> tuple[int, int]:
 def below(state: Tensors, prefix: str) -> dict[str, Tensor]:
     """The tensors whose names begin with `prefix`, without it."""
     return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
+
+
+def section(cls: Any, fields: Mapping[str, Any], where: str = "the state dict") -> Any:
+    """A configuration section with these fields. Raises ConfigError with what is wrong about them."""
+    try:
+        return cls(**fields)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = "".join(f"{part}: " for part in first["loc"])
+        raise ConfigError(f"{where} with {fields}: {key}{first['msg'].removeprefix('Value error, ')}") from None

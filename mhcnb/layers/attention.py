@@ -1,14 +1,40 @@
-"""Causal self-attention."""
+"""Causal self-attention, and where tokens stand for it."""
+
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mhcnb.errors import DataError
+from mhcnb.layers.cache import Cache
 from mhcnb.layers.linear import linear
+from mhcnb.layers.rope import Rotation, rotate
 
 
-class CausalAttention(nn.Module):
-    """Multi-head attention as in GPT-2: one projection to q, k, v; scale 1/√(head width)."""
+class Attention(nn.Module):
+    """What the forms below share: softmax(q kᵀ / √k) v over what each token may look at, and the way out."""
+
+    dropout: float
+    out: nn.Linear
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, cache: Cache | None) -> Tensor:
+        """q [b, t, h, k]; k, v [b, t, h', k], each for h/h' of the heads of q; -> [b, t, d].
+
+        `mask` [b, 1, t, keys] (True: may look) is causal where None. The tokens of a cache come before k and v.
+        """
+        q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+        if cache is not None:
+            k, v = cache.extend(self, k, v)
+        causal = mask is None and q.shape[2] == k.shape[2]  # else it is one token, which looks at all before it
+        dropout = self.dropout if self.training else 0.0
+        z = F.scaled_dot_product_attention(q, k, v, mask, dropout, causal, enable_gqa=q.shape[1] != k.shape[1])
+        z = self.out(z.transpose(1, 2).flatten(2))
+        return F.dropout(z, dropout) if dropout else z
+
+
+class CausalAttention(Attention):
+    """Multi-head attention as in GPT-2: one projection to q, k, v."""
 
     def __init__(
         self, d: int, heads: int, bias: bool, dropout: float, std: float, out_std: float, generator: torch.Generator
@@ -18,13 +44,61 @@ class CausalAttention(nn.Module):
         self.qkv = linear(d, 3 * d, bias, std, generator)
         self.out = linear(d, d, bias, out_std, generator)
 
-    def forward(self, u: Tensor, mask: Tensor | None = None) -> Tensor:
-        """u [b, t, d] -> [b, t, d]. `mask` [b, 1, t, t] (True: may look) replaces the causal one."""
-        q, k, v = (z.unflatten(-1, (self.heads, -1)).transpose(1, 2) for z in self.qkv(u).chunk(3, dim=-1))
-        dropout = self.dropout if self.training else 0.0
-        z = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=mask is None)
-        z = self.out(z.transpose(1, 2).flatten(2))
-        return F.dropout(z, dropout) if dropout else z
+    def forward(self, u: Tensor, mask: Tensor | None = None, cache: Cache | None = None) -> Tensor:
+        """u [b, t, d] -> [b, t, d]; mask and cache as `attend` has them."""
+        q, k, v = (z.unflatten(-1, (self.heads, -1)) for z in self.qkv(u).chunk(3, dim=-1))
+        return self.attend(q, k, v, mask, cache)
+
+
+class GroupedAttention(Attention):
+    """As in Llama: rotary positions, and kv_heads heads of keys and values, each for heads/kv_heads heads of queries
+    (Ainslie et al. 2023, arXiv 2305.13245)."""
+
+    def __init__(
+        self,
+        d: int,
+        *,
+        heads: int,
+        kv_heads: int,
+        head_dim: int,
+        dropout: float,
+        std: float,
+        out_std: float,
+        generator: torch.Generator,
+    ) -> None:
+        super().__init__()
+        self.head_dim, self.dropout = head_dim, dropout
+        self.q = linear(d, heads * head_dim, False, std, generator)
+        self.k = linear(d, kv_heads * head_dim, False, std, generator)
+        self.v = linear(d, kv_heads * head_dim, False, std, generator)
+        self.out = linear(heads * head_dim, d, False, out_std, generator)
+
+    def forward(self, u: Tensor, rope: Rotation, mask: Tensor | None = None, cache: Cache | None = None) -> Tensor:
+        """u [b, t, d] -> [b, t, d]; mask and cache as `attend` has them."""
+        q, k, v = (project(u).unflatten(-1, (-1, self.head_dim)) for project in (self.q, self.k, self.v))
+        return self.attend(rotate(q, rope), rotate(k, rope), v, mask, cache)
+
+
+class Places(NamedTuple):
+    """Where tokens stand: positions [t] or [b, t], and the mask of `Attention.attend`."""
+
+    positions: Tensor
+    mask: Tensor | None
+
+
+def places(inputs: Tensor, documents: Tensor | None, cache: Cache | None, most: int) -> Places:
+    """Of inputs [b, t] after those of a cache, each document as if it were alone. Raises DataError where more than
+    `most` tokens are in a row, and for documents with a cache."""
+    t, before = inputs.shape[-1], cache.length if cache is not None else 0
+    if before + t > most:
+        raise DataError(f"{before + t} tokens in a row; model.block_size is {most}")
+    if cache is not None and documents is not None:
+        raise DataError("several documents in a row have no cache: decode them as rows of their own")
+    if documents is not None:
+        return Places(positions_within(documents), documents_mask(documents))
+    if cache is not None:
+        return Places(cache.positions(t, inputs.device), cache.mask(t, inputs.device))
+    return Places(torch.arange(t, device=inputs.device), None)
 
 
 def documents_mask(documents: Tensor) -> Tensor:

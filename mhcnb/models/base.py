@@ -1,6 +1,7 @@
 """What a model is to the rest of the kit, and how one is built from a configuration."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -33,6 +34,7 @@ class Model(nn.Module):
     """A backbone whose branches sit behind sites. It gives an Output, never a loss."""
 
     Config: ClassVar[type[Named]]
+    decodes: ClassVar[bool] = False  # forward takes a Cache, and `inputs` that follow the tokens in it
 
     def initial_carry(self, batch: Batch, generator: torch.Generator | None = None) -> Any:
         """State before the first segment; None for models without one."""
@@ -64,6 +66,18 @@ class Model(nn.Module):
     def flops_per_token(self) -> float:
         """Forward + backward matrix FLOPs of one token, for the utilisation that training prints."""
         raise NotImplementedError
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode for a while; afterwards every module trains or not as before, frozen parts included."""
+    before = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in before.items():
+            module.training = training
 
 
 def build_model(config: RunConfig) -> Model:

@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from mhcnb.errors import DataError
-from mhcnb.layers.attention import CausalAttention, documents_mask, positions_within
+from mhcnb.layers.attention import CausalAttention, places
+from mhcnb.layers.cache import Cache
 from mhcnb.layers.linear import embedding
 from mhcnb.layers.mlp import GELUMLP
 from mhcnb.layers.stack import Stack
@@ -45,6 +45,7 @@ class GPT(Model):
     """tokens -> embeddings -> `layers` blocks of attention and MLP -> norm -> logits by the embedding matrix."""
 
     Config = GPTConfig
+    decodes = True
 
     def __init__(self, config: GPTConfig, connection: Any, generator: torch.Generator) -> None:
         super().__init__()
@@ -62,16 +63,18 @@ class GPT(Model):
             "mlp": (GELUMLP(d, *rest), nn.LayerNorm(d, bias=c.bias)),
         }
 
-    def forward(self, batch: Batch, carry: Any = None, *, cache: Any = None, loops: int | None = None) -> Output:
-        """inputs [b, t], and documents [b, t] where several are packed in a row, each then as if it were alone.
-        Raises DataError for t above block_size."""
-        inputs, documents = batch["inputs"], batch.get("documents")
-        if inputs.shape[-1] > self.config.block_size:
-            raise DataError(f"{inputs.shape[-1]} tokens in a row; model.block_size is {self.config.block_size}")
-        mask = None if documents is None else documents_mask(documents)
-        t = torch.arange(inputs.shape[-1], device=inputs.device) if documents is None else positions_within(documents)
-        x = F.dropout(self.wte(inputs) + self.wpe(t), self.config.dropout, self.training)
-        return Output(self.main(x, self.norm, mask=mask), self._head, {}, None)
+    def forward(
+        self, batch: Batch, carry: Any = None, *, cache: Cache | None = None, loops: int | None = None
+    ) -> Output:
+        """inputs [b, t], and documents [b, t] where several are packed in a row, each then as if it were alone; with a
+        cache they follow the tokens that it has seen. Raises DataError for more than block_size."""
+        inputs = batch["inputs"]
+        positions, mask = places(inputs, batch.get("documents"), cache, self.config.block_size)
+        x = F.dropout(self.wte(inputs) + self.wpe(positions), self.config.dropout, self.training)
+        hidden = self.main(x, self.norm, mask=mask, cache=cache)
+        if cache is not None:
+            cache.advance(inputs.shape[-1])
+        return Output(hidden, self._head, {}, None)
 
     def _head(self, hidden: Tensor) -> Tensor:
         return F.linear(hidden, self.wte.weight)

@@ -97,7 +97,7 @@ class Explorer:
         rows = [self._row(control) for control in controls]
         self.picture = HTML(layout=Layout(max_width="100%"))
         self.words = HTML(layout=Layout(max_width="100%"))
-        self.box = VBox([_wrapping(rows), self.words, self.picture])
+        self.box = VBox([wrapping(rows), self.words, self.picture])
 
     def put(self, figure: "Figure", words: str) -> None:
         """Shows a picture and says its result."""
@@ -138,13 +138,13 @@ class Explorer:
             button = Button(description=control.label, tooltip=control.help, layout=Layout(width="max-content"))
             button.on_click(lambda _: self._jump(control))
             return button
-        widget, row = _slider(control) if isinstance(control, Slider) else _field(control)
+        widget, row = slider(control) if isinstance(control, Slider) else _field(control)
         self.widgets[control.name] = widget
         widget.observe(lambda change: self._changed(control.name, change["new"]), "value")
         return row
 
 
-def _slider(control: Slider) -> tuple[Any, Any]:
+def slider(control: Slider) -> tuple[Any, Any]:
     """(the widget whose value counts, the row): a field for the number, and the slider, linked in the browser."""
     import ipywidgets as W
 
@@ -177,7 +177,7 @@ def _field(control: Menu | Text) -> tuple[Any, Any]:
     return widget, widget
 
 
-def _wrapping(rows: list[Any]) -> Any:
+def wrapping(rows: list[Any]) -> Any:
     """Side by side where there is room, one below the other on a narrow screen."""
     from ipywidgets import HBox, Layout
 

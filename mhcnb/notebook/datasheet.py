@@ -40,7 +40,7 @@ def datasheet(
 ) -> Datasheet:
     """Opens `root` as the run of `params` would, counts `most` tokens of each split, decodes `samples` windows.
 
-    `mark` begins a document; -1: <|endoftext|> of the data's tokenizer, or of GPT-2 where none is named.
+    `mark` begins a document; -1: what the data say, else <|endoftext|> of their tokenizer, or of GPT-2.
     """
     config = load_config(find(params), {"data.root": root})
     kind = config.data.name  # type: ignore[attr-defined]
@@ -49,7 +49,8 @@ def datasheet(
         raise DataError(f"{params}: data.name is {kind}; this notebook shows token shards")
     facts = source.describe()
     tokenizer = facts["tokenizer"]
-    begins = mark if mark >= 0 else _mark(tokenizer)
+    known = facts["end_of_text"]
+    begins = mark if mark >= 0 else _mark(tokenizer) if known is None else known
     return Datasheet(
         facts,
         {split: survey(tokens, begins, most) for split, tokens in source.splits.items()},

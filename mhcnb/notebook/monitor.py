@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from mhcnb.analysis import compare
+from mhcnb.analysis.healthy import say_amax
 from mhcnb.notebook.controls import WRAPPING
 from mhcnb.notebook.show import bundle, save, show
 from mhcnb.run import Run
@@ -23,10 +24,8 @@ STOP, CHECKPOINT = "Stop after this step", "Checkpoint now"
 
 def monitor(training: "Training") -> None:
     """A picture that follows the training until its end; a still one where it has ended already."""
-    run = training.run
     if training.ended:
-        save(losses(run), run.figures, "losses")
-        show(picture(run), describe(run), run.figures, "monitor")
+        still(training.run)
         return
     from IPython.display import display
 
@@ -34,6 +33,12 @@ def monitor(training: "Training") -> None:
     display(panel.box)
     handle: Any = display({"text/plain": "no losses yet"}, raw=True, display_id=True)
     threading.Thread(target=_follow, args=(panel, handle), name="mhcnb-monitor", daemon=True).start()
+
+
+def still(run: Run) -> None:
+    """The picture of a run so far, and its losses as a file."""
+    save(losses(run), run.figures, "losses")
+    show(picture(run), describe(run), run.figures, "monitor")
 
 
 class Panel:
@@ -134,7 +139,8 @@ def _gains(run: Run) -> list[str]:
     if not maps:
         return []
     forward, backward = (largest(maps[-1]["composite"], side) for side in ("forward", "backward"))
-    return [f"composite gain at step {maps[-1]['step']} forward {forward:.4g}, backward {backward:.4g}"]
+    words = [f"composite gain at step {maps[-1]['step']} forward {forward:.4g}, backward {backward:.4g}"]
+    return [*words, *filter(None, [say_amax(maps[-1], run.config.log)])]
 
 
 def _checkpoints(run: Run) -> list[str]:

@@ -189,8 +189,10 @@ def _memory_warnings(facts: dict[str, _Facts], groups: dict[str, RunConfig], wor
     sharing = together if cpu else -(-together // torch.accelerator.device_count())
     if free is None or most.process * sharing <= free:
         return []
-    extra = most.process - most.held.update
-    found = remedies(config, most.dtype, World(size=work.processes), extra, free // sharing)
+    held, extra = most.held, most.process - most.held.update
+    least = extra + held.weights + held.gradients + held.moments  # whatever the batch
+    world, room = World(size=work.processes), free // sharing
+    found = remedies(config, most.dtype, world, extra, room) if least <= room else []
     many = f", {sharing} times at once," if sharing > 1 else ""
     advice = (
         f"It would fit with {', or '.join(found)}" if found else "No smaller micro-batch fits; take a smaller model"

@@ -10,7 +10,7 @@ from typing import Annotated, Any, NamedTuple
 
 from pydantic import Field, field_validator
 
-from mhcnb import yamlfile
+from mhcnb import renames, yamlfile
 from mhcnb.config import RunConfig, flatten, load_config
 from mhcnb.errors import ConfigError, nearest
 from mhcnb.notebook.execute import check_parameters
@@ -131,7 +131,7 @@ def _read(path: Path, overrides: Mapping[str, Any]) -> tuple[SweepFile, dict[str
             raise ConfigError(f"override {key}: a sweep has a list of seeds, as in seeds=[1,2]")
         if key == RESUME:
             raise ConfigError(f"override {key}: the cells of a sweep always go on from what an interruption left")
-        if first not in RunConfig.model_fields:
+        if first not in RunConfig.model_fields and first not in renames.sections(RunConfig.model_fields):
             raise ConfigError(f"override: unknown key {key}{nearest(first, [*fields, *RunConfig.model_fields])}")
     return sweep, common
 
@@ -186,11 +186,13 @@ def _dropped_fields_told_once() -> Iterator[None]:
         told[record.getMessage()] += 1
         return False
 
-    source = logging.getLogger("mhcnb.config")
-    source.addFilter(count)
+    sources = [logging.getLogger(name) for name in ("mhcnb.config", "mhcnb.renames")]
+    for source in sources:
+        source.addFilter(count)
     try:
         yield
     finally:
-        source.removeFilter(count)
+        for source in sources:
+            source.removeFilter(count)
     for text, cells in told.items():
         log.warning("%s (in %d cell%s)", text, cells, "s" * (cells > 1))

@@ -16,10 +16,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from mhcnb import durable, yamlfile
-from mhcnb.config import RunConfig, as_dict, build_config, flatten
+from mhcnb.config import RunConfig, as_dict, build_config
 from mhcnb.errors import CheckpointError, RunError
 from mhcnb.models.base import Model, build_model
-from mhcnb.paths import find
 from mhcnb.run import Run
 
 log = logging.getLogger(__name__)
@@ -201,24 +200,6 @@ def load_weights(model: Model, folder: Path) -> None:
     state = read_tensors(folder / WEIGHTS)
     require_match(state, model.state_dict(), folder)
     model.load_state_dict(state)
-
-
-def start_from(model: Model, config: RunConfig) -> None:
-    """The weights at config.train.weights, a run or a checkpoint folder, into a model of `config`.
-
-    Raises CheckpointError where they are of another connection, another number of streams, or other shapes.
-    """
-    folder = find_checkpoint(find(config.train.weights or ""))
-    theirs, ours = (flatten(as_dict(c.connection)) for c in (read_config(folder), config))
-    for key in ("name", "streams"):
-        if theirs.get(key) != ours.get(key):
-            raise CheckpointError(
-                f"{folder} holds weights of connection.{key} = {theirs.get(key, 'unset')}, the configuration says "
-                f"{ours.get(key, 'unset')}; set connection.{key}={theirs.get(key)}, or give other weights"
-            )
-    load_weights(model, folder)
-    told = [f"{key} {theirs.get(key)} -> {ours[key]}" for key in ours if theirs.get(key) != ours[key]]
-    log.info("weights of %s%s", folder, f"; the connection changes: {', '.join(told)}" if told else "")
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

@@ -6,9 +6,10 @@ from typing import Any
 
 import torch
 
-from mhcnb import registry
-from mhcnb.config import RunConfig, as_dict, build_config, flatten
+from mhcnb import registry, renames
+from mhcnb.config import RunConfig, as_dict, build_config
 from mhcnb.data.base import Source, Split
+from mhcnb.dotted import assign, flatten
 from mhcnb.errors import ConfigError
 from mhcnb.models.base import Model
 from mhcnb.objectives.base import Objective
@@ -50,18 +51,21 @@ def evaluate_run(path: str | Path, overrides: dict[str, Any]) -> dict[str, Any]:
     from mhcnb.training.launch import choose_device
 
     model, trained = load_model(path)
-    given = flatten(overrides)
-    foreign = [key for key in given if not key.startswith(("data.", "train.eval_batches", "train.micro_batch"))]
+    values = as_dict(trained)
+    given, spelled = renames.replace(values, {}, flatten(overrides), str(path))
+    foreign = [
+        spelled.get(key, key)
+        for key in given
+        if not key.startswith(("data.", "train.eval_batches", "train.micro_batch"))
+    ]
     if foreign:
         raise ConfigError(
             f"evaluate takes data.*, train.eval_batches and train.micro_batch, not {', '.join(foreign)}: "
             "the model is the run's own"
         )
-    values = as_dict(trained)
     for key, value in given.items():
-        section, _, field = key.partition(".")
-        values[section][field] = value
-    config = build_config(values, str(path), given=given)
+        assign(values, key, value)
+    config = build_config(values, str(path), given=given, spelled=spelled)
     source = registry.load("data", config.data.name)(config)
     source.check(config)
     device = choose_device(config, ONE)

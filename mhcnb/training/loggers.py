@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from uuid import uuid4
 
 from mhcnb import yamlfile
+from mhcnb.analysis.healthy import amax_of
 from mhcnb.config import RunConfig, as_dict, flatten
 from mhcnb.durable import write_json
 from mhcnb.records import Record
@@ -26,6 +27,7 @@ QUIET = {
     "WANDB_ERROR_REPORTING": "false",  # else its reports of errors hold up the exit, where the server does not answer
 }
 TRUTH = "results.jsonl has all of it"
+KNOWN_AS = {"train/grad_norm": "grad_norm"}
 FINAL = ("eval/val_loss", "eval/train_loss", "train/tokens_per_s")  # beside the hyperparameters, in TensorBoard
 
 
@@ -91,9 +93,11 @@ def open_loggers(config: RunConfig, run: Run, step: int) -> list[Logger]:
 
 
 def scalars_of(record: Record) -> dict[str, float]:
-    """{"train/loss": 2.5}, {"maps/gains/main.0.attn/forward": 1.0}: the numbers of a record but its step."""
+    """{"train/loss": 2.5}, {"maps/gains/main.0.attn/forward": 1.0}: the numbers of a record but its step; under the
+    names by which people know them grad_norm, mhc/amax_pre and mhc/amax_post."""
     rest = {name: value for name, value in record.items() if name not in ("type", "step")}
-    return dict(_numbers(rest, str(record["type"])))
+    found = dict(_numbers(rest, str(record["type"])))
+    return {KNOWN_AS.get(name, name): value for name, value in found.items()} | amax_of(record)
 
 
 def _numbers(values: Mapping[str, Any], prefix: str) -> list[tuple[str, float]]:
@@ -169,7 +173,7 @@ class WeightsAndBiases:
         )
         folder, name = run.path / "logs", _identity(run, step)
         options: dict[str, Any] = dict(project=config.log.wandb, name=run.name, group=sweep_of(run), resume="allow")
-        options |= dict(config=as_dict(config), dir=folder, settings=settings)
+        options |= dict(entity=config.log.wandb_entity, config=as_dict(config), dir=folder, settings=settings)
         try:
             self.run = wandb.init(id=name, **options)
         except Exception as error:

@@ -26,7 +26,7 @@ from mhcnb.training.optim import scale_and_clip, set_rate
 from mhcnb.training.progress import Meter, Progress
 from mhcnb.training.resume import Finished
 from mhcnb.training.saver import Saver
-from mhcnb.training.schedules import cosine
+from mhcnb.training.schedules import rate_at
 from mhcnb.training.session import Session
 from mhcnb.training.setup import session
 from mhcnb.training.stopping import Stopper
@@ -119,7 +119,7 @@ def _updates(s: Session) -> Iterator[tuple[int, list[Batch]]]:
 def _update(s: Session, step: int, batches: list[Batch]) -> tuple[Tensor, Tensor, float]:
     """Forward and backward of all micro-batches, one optimizer step. Returns (mean loss, gradient norm, rate)."""
     clock, before = Clock(s.config.seed, step), s.track.carries
-    rate = cosine(s.config.train, step)
+    rate = rate_at(s.config.train, step)
     set_rate(s.optimizer, rate)
     sums, after = torch.zeros(2, device=s.device), []
     for row, batch, carry in zip(rows(s.share), batches, before, strict=True):

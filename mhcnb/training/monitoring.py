@@ -17,7 +17,7 @@ from mhcnb.training.session import Session
 
 log = logging.getLogger(__name__)
 TOKENS = 1024  # a record: whole windows, at least one. mHC's pictures are of one sequence, too
-BY_SITE = ("min_column_sum", "mean_zero_gain", "lambda2", "sigma_min")  # of single maps, beside their gains
+BY_SITE = ("amax", "min_column_sum", "mean_zero_gain", "lambda2", "sigma_min")  # of single maps, beside their gains
 SIDES = ("forward", "backward")
 
 

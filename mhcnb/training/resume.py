@@ -62,12 +62,12 @@ def plan(run: Run, config: RunConfig, data: dict[str, str], own_stack: dict[str,
     """
     if not run.checkpoints():
         return Opening()
-    restarted = _restarted(run)
-    if restarted and run.status().get("state") == "diverged":
+    again = restarted(run)
+    if again and run.status().get("state") == "diverged":
         raise RunError(
             f"{run.path} diverged in this job: a restart from {run.last_checkpoint().name} would do the same"
         )
-    if config.train.resume == "never" and not restarted:
+    if config.train.resume == "never" and not again:
         run.require_new()
     run.lock()
     try:
@@ -78,7 +78,7 @@ def plan(run: Run, config: RunConfig, data: dict[str, str], own_stack: dict[str,
                 f"{folder} holds weights alone; start a new run from them: `mhcnb train PARAMS --from {run.path}`"
             )
         changed = _require_same_run(run, checkpoint.read_config(folder), config, state["step"])
-        _require_same_data(folder, state.get("data", {}), data)
+        require_same_data(folder, state.get("data", {}), data)
         finished = state["step"] == config.train.steps and run.status().get("state") == "done"
     except BaseException:
         run.release()
@@ -113,20 +113,25 @@ def begin(run: Run, config: RunConfig, opening: Opening) -> None:
         log.info("  %s", text)
 
 
-def _restarted(run: Run) -> bool:
+def restarted(run: Run) -> bool:
     """Whether the launcher started this process anew, after a rank was lost."""
     return launch.job() is not None and run.env().get("job") == launch.job()
 
 
-def _require_same_run(run: Run, old: RunConfig, new: RunConfig, step: int) -> list[str]:
-    """What has changed and may, in words. Raises CheckpointError with a table of what must not."""
+def compare(old: RunConfig, new: RunConfig) -> tuple[dict[str, tuple], dict[str, tuple]]:
+    """{dotted key: (old, new)} of what differs, and of that what must not on resume."""
     before, after = flatten(as_dict(old)), flatten(as_dict(new))
     changed = {key: (before.get(key, "unset"), after.get(key, "unset")) for key in sorted(before.keys() | after.keys())}
     changed = {key: pair for key, pair in changed.items() if pair[0] != pair[1]}
+    longer = new.train.steps > old.train.steps
+    return changed, {k: p for k, p in changed.items() if not k.startswith(FREE) and not (k == "train.steps" and longer)}
+
+
+def _require_same_run(run: Run, old: RunConfig, new: RunConfig, step: int) -> list[str]:
+    """What has changed and may, in words. Raises CheckpointError with a table of what must not."""
+    changed, refused = compare(old, new)
     if step > new.train.steps:
         raise CheckpointError(f"{run.path} is at step {step} already, beyond train.steps = {new.train.steps}")
-    longer = new.train.steps > old.train.steps
-    refused = {k: p for k, p in changed.items() if not k.startswith(FREE) and not (k == "train.steps" and longer)}
     if refused:
         table = "\n".join(f"  {key}: {a} -> {b}" for key, (a, b) in refused.items())
         raise CheckpointError(
@@ -136,10 +141,11 @@ def _require_same_run(run: Run, old: RunConfig, new: RunConfig, step: int) -> li
         )
     told = {key: pair for key, pair in changed.items() if key != "train.resume"}
     words = [f"{key}: {a} -> {b}" for key, (a, b) in told.items()]
+    longer = "train.steps" in changed
     return words + (["from here on the learning rate follows the schedule of the new train.steps"] if longer else [])
 
 
-def _require_same_data(folder: Path, old: dict[str, str], new: dict[str, str]) -> None:
+def require_same_data(folder: Path, old: dict[str, str], new: dict[str, str]) -> None:
     """The files may have moved, but not changed."""
     for name in sorted(old.keys() | new.keys()):
         if old.get(name) != new.get(name):

@@ -20,7 +20,7 @@ from mhcnb.layers.recompute import recompute
 from mhcnb.models.base import Model, build_model, with_vocab_size
 from mhcnb.run import Run
 from mhcnb.training import distributed, launch, resume
-from mhcnb.training.checkpoint import CARRY, OPTIMIZER, load_weights, read_tensors, start_from
+from mhcnb.training.checkpoint import CARRY, OPTIMIZER, load_weights, read_tensors
 from mhcnb.training.distributed import World
 from mhcnb.training.divergence import Diverged, report
 from mhcnb.training.loggers import open_loggers
@@ -28,6 +28,7 @@ from mhcnb.training.optim import build_optimizer
 from mhcnb.training.resume import Finished, Opening
 from mhcnb.training.session import Session
 from mhcnb.training.track import Track, split
+from mhcnb.training.weights import start_from
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +40,7 @@ def session(config: RunConfig, out: Path) -> Iterator[Session]:
     world = distributed.world_from_env()
     share = distributed.share(config, world)
     if world.rank == 0:
-        for warning in config.train.warnings():
+        for warning in config.warnings():
             log.warning(warning)
     digest = config.digest()
     source, config = open_source(config)
@@ -60,6 +61,7 @@ def session(config: RunConfig, out: Path) -> Iterator[Session]:
             if world.rank == 0:
                 facts = {"config_digest": digest, "data": source.describe(), "stack": stack, "job": launch.job()}
                 run.write_env(facts | {"resumed": _attempts(run, opening)})
+                source.keep(run.path)
             objective = registry.load("objectives", config.objective.name)(config.objective)
             wrapped, optimizer = _wrapped(model.to(device), config, device, world), build_optimizer(model, config.train)
             scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)

@@ -48,6 +48,7 @@ def brute(P):
     return {
         "amax_forward": (max(abs(x) for x in rows), fine),
         "amax_backward": (max(abs(x) for x in columns), fine),
+        "amax": (max(abs(x) for x in rows + columns), fine),
         "inf_norm": (max(sizes), fine),
         "row_deviation": (max(abs(x - 1) for x in rows), fine),
         "column_deviation": (max(abs(x - 1) for x in columns), fine),

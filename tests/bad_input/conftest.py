@@ -3,9 +3,7 @@
 The id of a case, or the name of a test, begins with its row: `pytest tests/bad_input -k row03`.
 """
 
-import time
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 import torch
@@ -78,17 +76,13 @@ def refused(mhcnb, unchanged, monkeypatch):
 
 @pytest.fixture
 def train_to(small):
-    """train_to(3, out, saved=(2,), **overrides): a training after its third step with the checkpoint of the second
-    on the disk, to be gone on with; closed after the test."""
+    """train_to(3, out, **overrides): a training after its third step, to be gone on with; closed after the test."""
     opened = []
 
-    def start(step, out, saved=(), **overrides):
+    def start(step, out, **overrides):
         opened.append(train_steps(small(**overrides), out))
         while next(opened[-1]).step < step:
             pass
-        folders = [Path(out) / "checkpoints" / f"step-{at:08d}" for at in saved]
-        while not all(folder.exists() for folder in folders):
-            time.sleep(0.01)  # a checkpoint is written while training goes on
         return opened[-1]
 
     yield start

@@ -2,7 +2,7 @@
 
 import errno
 import os
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
@@ -10,6 +10,7 @@ import pytest
 from mhcnb.durable import verify
 from mhcnb.errors import RunError
 from mhcnb.run import Run
+from mhcnb.training import checkpoint
 from mhcnb.training.loop import train
 
 resource = pytest.importorskip("resource", reason="limits of file size are POSIX")
@@ -55,14 +56,26 @@ def test_a_folder_that_cannot_be_written(refused, params, monkeypatch, owner, na
     refused(RunError, "train", path, "--out", "run", says=says, model=True)
 
 
-def test_row51_a_disk_that_is_full_for_two_saves(train_to, tmp_path, caplog):
+@pytest.fixture
+def full_at(monkeypatch):
+    """full_at(steps): the disk is full while checkpoints of these steps are written, whenever their thread gets to."""
+    write = checkpoint.write
+
+    def at(steps):
+        def writing(run, snapshot):
+            with full(20_000) if snapshot.step in steps else nullcontext():
+                return write(run, snapshot)
+
+        monkeypatch.setattr(checkpoint, "write", writing)
+
+    return at
+
+
+def test_row51_a_disk_that_is_full_for_two_saves(full_at, small, tmp_path, caplog):
     """Training goes on, and the save after them is there."""
     run = Run(tmp_path / "run")
-    steps = train_to(3, run.path, saved=[2], **{"train.steps": 9, "train.save_every": 2})
-    with full(20_000):
-        while next(steps).step < 7:
-            pass
-    list(steps)
+    full_at([4, 6])
+    train(small(**{"train.steps": 9, "train.save_every": 2}), run.path)
     assert run.status()["state"] == "done"
     assert [folder.name for folder in run.checkpoints()] == ["step-00000002", "step-00000008", "step-00000009"]
     told = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
@@ -73,17 +86,18 @@ def test_row51_a_disk_that_is_full_for_two_saves(train_to, tmp_path, caplog):
         assert "training goes on, the next save is tried in its turn" in text
 
 
-def test_row51_a_disk_that_stays_full(train_to, small, tmp_path):
+def test_row51_a_disk_that_stays_full(full_at, small, tmp_path):
     """Three saves in a row: the run ends, its checkpoint is sound, and nothing half-made is left; then it goes on."""
     run = Run(tmp_path / "run")
     config = {"train.steps": 9, "train.save_every": 2, "train.resume": "auto"}
-    steps = train_to(3, run.path, saved=[2], **config)
-    with full(20_000), pytest.raises(RunError, match=r"cannot save .*step-0000000[68]: .*MB are free there"):
-        list(steps)
+    full_at(range(4, 10))
+    with pytest.raises(RunError, match=r"cannot save .*step-00000008: .*MB are free there"):
+        train(small(**config), run.path)
     assert run.status()["state"] == "failed"
     assert "cannot save" in run.status()["reason"]
     assert [path.name for path in (run.path / "checkpoints").iterdir()] == ["step-00000002"]
     verify(run.last_checkpoint())
+    full_at([])
     train(small(**config), run.path)
     assert run.status()["state"] == "done"
     assert [record["step"] for record in run.results("train")] == list(range(1, 10))

@@ -6,9 +6,8 @@ from pydantic import ValidationError
 
 from mhcnb import load_config, registry
 
-SMALL = {
-    "gpt": {"model.width": 24, "model.layers": 3, "model.heads": 2, "model.block_size": 12, "model.vocab_size": 64}
-}
+SIZES = {"model.width": 24, "model.layers": 3, "model.heads": 2, "model.block_size": 12, "model.vocab_size": 64}
+SMALL = {"gpt": SIZES, "rlm": SIZES | {"model.kv_heads": 1}}
 
 
 def pytest_generate_tests(metafunc):

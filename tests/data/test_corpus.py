@@ -52,14 +52,14 @@ def test_every_document_begins_with_the_mark_and_reads_back(built, config):
 
 def test_it_is_built_once(built, monkeypatch):
     monkeypatch.setattr(corpus, "MOST", 1_600_000)
-    monkeypatch.setattr(text, "train_tokenizer", None)  # calling it would be an error
+    monkeypatch.setattr(corpus, "train_tokenizer", None)  # calling it would be an error
     assert corpus.embedded(str(built.parent.parent)) == built
 
 
 def test_another_recipe_is_another_folder(built, monkeypatch, tmp_path):
     monkeypatch.setattr(corpus, "RECIPE", "2")
     monkeypatch.setattr(corpus, "documents", lambda: {"a": "some text"})
-    monkeypatch.setattr(text, "write_dataset", lambda part, *rest: (part / "meta.json").write_text("{}"))
+    monkeypatch.setattr(corpus, "write_documents", lambda part, *rest: (part / "meta.json").write_text("{}"))
     assert corpus.embedded(str(built.parent.parent)) != built
 
 

@@ -1,6 +1,9 @@
 """Batches are windows of the concatenated split, at places that depend on seed, step and index alone."""
 
 import itertools
+import json
+import random
+import shutil
 
 import numpy as np
 import pytest
@@ -8,11 +11,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mhcnb.data import matching
 from mhcnb.data.shardfile import Shard
 from mhcnb.data.shards import Shards, check_all
+from mhcnb.data.tokenizer import run_tokenizer, train_tokenizer
 from mhcnb.data.tokens import Tokens, document_lengths, mix, unigram_entropy
 from mhcnb.errors import DataError
 from mhcnb.objectives.base import Clock
+from mhcnb.training.loop import train
 
 
 def split(folder, name):
@@ -153,3 +159,110 @@ def test_the_full_check_finds_an_id_that_the_check_at_the_start_does_not_read(tm
     Shards(config(tmp_path, vocab_size=100)).check(config(tmp_path, vocab_size=100))
     with pytest.raises(DataError, match="token 200 at offset 50 "):
         check_all(str(tmp_path), vocab_size=100)
+
+
+# texts ---------------------------------------------------------------------------------------------------------------
+
+WORDS = ["windows", "of", "the", "split", "at", "places", "that", "depend", "on", "seed", "step"]
+
+
+@pytest.fixture
+def text(tmp_path, monkeypatch):
+    """text("a.jsonl", 300): a file of so many documents; what is made of it lies in a cache of the test's own."""
+    monkeypatch.setenv("MHCNB_CACHE", str(tmp_path / "cache"))
+
+    def write(name, count, seed=0):
+        rng = random.Random(seed)
+        lines = [json.dumps({"text": " ".join(rng.choices(WORDS, k=rng.randint(3, 9)))}) + "\n" for _ in range(count)]
+        (tmp_path / name).write_text("".join(lines))
+        return tmp_path / name
+
+    return write
+
+
+def test_documents_are_numbered_within_a_window_from_their_marks(text, config):
+    source = Shards(config(text("a.jsonl", 300), vocab_size="auto", block_size=32, documents=True))
+    batch = source.train_batch(Clock(1, 2), 0, 20)
+    for inputs, documents in zip(batch["inputs"].tolist(), batch["documents"].tolist(), strict=True):
+        number = 0
+        for token, found in zip(inputs, documents, strict=True):
+            number += token == source.layout.meta.end_of_text
+            assert found == number
+    assert batch["documents"].max() > 2
+    assert "documents" not in Shards(config(source.layout.root)).train_batch(Clock(1, 2), 0, 2)
+
+
+def test_documents_of_shards_that_do_not_say_their_mark_are_refused(folder, config):
+    with pytest.raises(DataError, match=r"data\.documents = true, but .*data has no meta\.json that says end_of_text"):
+        Shards(config(folder, documents=True))
+    (folder / "meta.json").write_text('{"end_of_text": 3}')
+    batch = Shards(config(folder, documents=True)).evaluation_batch("val", 0, 2, 2)
+    assert torch.equal(batch["documents"], (batch["inputs"] == 3).cumsum(1))
+
+
+def test_a_text_gets_a_tokenizer_as_large_as_is_useful(text, config, monkeypatch):
+    path = text("a.jsonl", 300)
+    path.write_bytes(path.read_bytes() + b"\n" * (-path.stat().st_size % 280))
+    asked = {"auto": 270, 265: 265, 275: 275, 5000: 280}
+    monkeypatch.setattr(matching, "VOCAB", 270)
+    monkeypatch.setattr(matching, "BYTES_AN_ENTRY", path.stat().st_size // 280)
+    assert {vocab: Shards(config(path, vocab_size=vocab)).vocab_size for vocab in asked} == asked
+    with pytest.raises(DataError, match=r"model\.vocab_size = 256: a tokenizer trained on .* has at least 257"):
+        Shards(config(path, vocab_size=256))
+
+
+def test_a_tokenizer_is_taken_where_it_is_that_of_the_shards(text, config, tmp_path):
+    root = Shards(config(text("a.jsonl", 300), vocab_size="auto")).layout.root
+    own = root / "tokenizer.json"
+    for name in (own, root):
+        assert Shards(config(root, tokenizer=str(name))).codec.digest == json.loads(
+            (root / "meta.json").read_text()
+        ).get("tokenizer_sha256")
+    train_tokenizer(["other words"], 270).save(tmp_path / "other.json")
+    says = r"data\.tokenizer = .*other\.json is not the tokenizer of the shards in .*: SHA-256 of its entries"
+    with pytest.raises(DataError, match=says):
+        Shards(config(root, tokenizer=str(tmp_path / "other.json")))
+    meta = json.loads((root / "meta.json").read_text())
+    del meta["tokenizer_sha256"]  # as shards were that an earlier version prepared
+    (root / "meta.json").write_text(json.dumps(meta))
+    with pytest.raises(DataError, match=says):
+        Shards(config(root, tokenizer=str(tmp_path / "other.json")))
+
+
+def test_shards_of_others_are_given_their_tokenizer(folder, config, tmp_path):
+    """They name none; the one that is given is what a run keeps, and says the vocabulary."""
+    train_tokenizer(["other words"], 270).save(tmp_path / "other.json")
+    source = Shards(config(folder, vocab_size="auto", tokenizer=str(tmp_path / "other.json")))
+    source.keep(tmp_path)
+    assert (tmp_path / "tokenizer.json").read_text() == (tmp_path / "other.json").read_text()
+    assert source.vocab_size == source.codec.size
+    with pytest.raises(DataError, match="Wrong tokenizer"):
+        source.check(config(folder, vocab_size="auto"))
+
+
+@pytest.mark.parametrize("name", ["a.jsnol", "b.jsonl", "none/b.jsonl.gz", "b.txt"])
+def test_a_text_that_is_not_there_is_no_id_of_a_hub(text, config, monkeypatch, tmp_path, name):
+    text("a.jsonl", 1)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError, match=f"data.root = {name}: no such f"):
+        Shards(config(name))
+
+
+def test_a_run_keeps_its_tokenizer_and_one_that_starts_from_it_reads_its_text_with_it(text, small, tmp_path, caplog):
+    settings = {"model.vocab_size": "auto", "train.steps": 1}
+    train(small(**settings, **{"data.root": str(text("a.jsonl", 300))}), tmp_path / "first")
+    other = {"data.root": str(text("b.jsonl", 400, seed=1)), "train.weights": str(tmp_path / "first")}
+    train(small(**settings, **other), tmp_path / "second")
+    kept = [(tmp_path / name / "tokenizer.json").read_text() for name in ("first", "second")]
+    assert kept[0] == kept[1]
+    assert run_tokenizer(tmp_path / "first").decode(
+        Shards(small(**settings, **other)).splits["val"].shards[0].read(0, 9)
+    )
+    assert "another tokenizer" not in caplog.text
+    own = {"data.root": str(Shards(small(**settings, **{"data.root": other["data.root"]})).layout.root)}
+    Shards(small(**settings, **(other | own)))
+    assert "first were trained with another tokenizer than that of data.root" in caplog.text
+    (tmp_path / "first" / "tokenizer.json").unlink()
+    shutil.rmtree(tmp_path / "cache")
+    with pytest.raises(DataError, match=r"first: no tokenizer\.json in it, and its data name"):
+        Shards(small(**settings, **other))

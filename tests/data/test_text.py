@@ -7,11 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mhcnb.data import text
+from mhcnb.data import encoder, text
 from mhcnb.data.decode import decode, tokenizer_of
 from mhcnb.data.meta import read_meta
+from mhcnb.data.prepare import prepare
+from mhcnb.data.recipe import Recipe
 from mhcnb.data.shardfile import Shard
 from mhcnb.data.shards import Shards
+from mhcnb.data.tokenizer import open_tokenizer
 from mhcnb.errors import DataError
 from mhcnb.objectives.base import Clock
 
@@ -37,14 +40,14 @@ def ids(path):
 
 def pieces(out, name):
     """The documents of a split, decoded."""
-    mark = 0 if text.load_tokenizer(out / "tokenizer.json").token_to_id(text.END) == 0 else None
+    mark = open_tokenizer(out / "tokenizer.json").mark
     found = np.split(ids(out / f"{name}.bin"), np.flatnonzero(ids(out / f"{name}.bin") == mark))
     return [decode(part[1:], tokenizer_of(out)) for part in found if len(part)]
 
 
 def test_a_text_without_marks_is_cut_at_blank_lines_and_nothing_is_lost(tmp_path, play, config):
     (tmp_path / "play.txt").write_text(play)
-    meta = text.prepare([tmp_path / "play.txt"], tmp_path / "out", vocab=300)
+    meta = prepare([tmp_path / "play.txt"], tmp_path / "out", Recipe(vocab=300))
     whole = text.split_documents(play)
     assert "".join(whole) == play
     assert all(text.PIECE <= len(piece) < text.PIECE + 400 and piece.endswith("\n\n") for piece in whole[:-1])
@@ -62,7 +65,7 @@ def test_marks_divide_documents(tmp_path):
     documents = [f"document {i}: " + " ".join(random.Random(i).choices(WORDS, k=60)) for i in range(40)]
     (tmp_path / "a.txt").write_text(text.END.join(documents[:25]))
     (tmp_path / "b.txt").write_text(f"\n{text.END}\n".join(["", *documents[25:]]))
-    text.prepare([tmp_path / "a.txt", tmp_path / "b.txt"], tmp_path / "out", vocab=300)
+    prepare([tmp_path / "a.txt", tmp_path / "b.txt"], tmp_path / "out", Recipe(vocab=300))
     assert sorted(pieces(tmp_path / "out", "train") + pieces(tmp_path / "out", "val")) == sorted(documents)
 
 
@@ -70,7 +73,7 @@ def test_the_seed_decides_the_split_and_nothing_else_does(tmp_path, play):
     (tmp_path / "play.txt").write_text(play)
     outs = [tmp_path / name for name in ("a", "b", "c")]
     for out, seed in zip(outs, (0, 0, 1), strict=True):
-        text.prepare([tmp_path / "play.txt"], out, vocab=300, seed=seed)
+        prepare([tmp_path / "play.txt"], out, Recipe(vocab=300, seed=seed))
     contents = [(out / "val.bin").read_bytes() for out in outs]
     assert contents[0] == contents[1] != contents[2]
 
@@ -83,7 +86,7 @@ def test_a_given_tokenizer_is_used_and_gets_the_mark_where_it_lacks_it(tmp_path,
     tokenizer.enable_truncation(5)
     tokenizer.save(str(tmp_path / "words.json"))
     (tmp_path / "play.txt").write_text(play)
-    meta = text.prepare([tmp_path / "play.txt"], tmp_path / "out", tmp_path / "words.json")
+    meta = prepare([tmp_path / "play.txt"], tmp_path / "out", Recipe(tokenizer=str(tmp_path / "words.json")))
     assert meta["vocab_size"] == len(WORDS) + 2
     assert meta["end_of_text"] == len(WORDS) + 1
     assert meta["train"]["tokens"] > 10 * meta["train"]["documents"]  # not cut at five
@@ -97,7 +100,7 @@ def test_a_vocabulary_above_65536_is_stored_in_32_bits_and_says_so(tmp_path, pla
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer.save(str(tmp_path / "big.json"))
     (tmp_path / "play.txt").write_text(play)
-    meta = text.prepare([tmp_path / "play.txt"], tmp_path / "out", tmp_path / "big.json")
+    meta = prepare([tmp_path / "play.txt"], tmp_path / "out", Recipe(tokenizer=str(tmp_path / "big.json")))
     assert meta["dtype"] == "uint32"
     assert ids(tmp_path / "out" / "train.bin").min() >= 70_000
     Shards(config(tmp_path / "out", vocab_size="auto")).check(config(tmp_path / "out", vocab_size="auto"))
@@ -118,20 +121,20 @@ def test_text_that_cannot_be_used_leaves_nothing_behind(tmp_path, case):
     content, says = REFUSED[case]
     (tmp_path / "a.txt").write_bytes(content)
     with pytest.raises(DataError, match=says):
-        text.prepare([tmp_path / "a.txt"], tmp_path / "out", vocab=300)
+        prepare([tmp_path / "a.txt"], tmp_path / "out", Recipe(vocab=300))
     assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
 
 
 def test_a_missing_text_and_a_wrong_tokenizer(tmp_path, play):
     (tmp_path / "play.txt").write_text(play)
     with pytest.raises(DataError, match=r"none\.txt: cannot be read: No such file"):
-        text.prepare([tmp_path / "none.txt"], tmp_path / "out")
+        prepare([tmp_path / "none.txt"], tmp_path / "out", Recipe())
     with pytest.raises(DataError, match=r"none\.json: no such file"):
-        text.prepare([tmp_path / "play.txt"], tmp_path / "out", tmp_path / "none.json")
+        prepare([tmp_path / "play.txt"], tmp_path / "out", Recipe(tokenizer=str(tmp_path / "none.json")))
     with pytest.raises(DataError, match=r"play\.txt: not a tokenizer\.json"):
-        text.prepare([tmp_path / "play.txt"], tmp_path / "out", tmp_path / "play.txt")
+        prepare([tmp_path / "play.txt"], tmp_path / "out", Recipe(tokenizer=str(tmp_path / "play.txt")))
     with pytest.raises(DataError, match="vocab 100: expected 257"):
-        text.prepare([tmp_path / "play.txt"], tmp_path / "out", vocab=100)
+        prepare([tmp_path / "play.txt"], tmp_path / "out", Recipe(vocab=100))
     assert [path.name for path in tmp_path.iterdir()] == ["play.txt"]
 
 
@@ -139,10 +142,10 @@ def test_a_folder_in_use_is_refused_and_an_empty_one_is_filled(tmp_path, play, o
     (tmp_path / "play.txt").write_text(play)
     out = tmp_path / "out"
     out.mkdir()
-    text.prepare([tmp_path / "play.txt"], out, vocab=300)
+    prepare([tmp_path / "play.txt"], out, Recipe(vocab=300))
     before = on_disk(out)
     with pytest.raises(DataError, match="already holds something"):
-        text.prepare([tmp_path / "play.txt"], out, vocab=300)
+        prepare([tmp_path / "play.txt"], out, Recipe(vocab=300))
     assert on_disk(out) == before
 
 
@@ -152,9 +155,9 @@ def test_an_interruption_leaves_nothing(tmp_path, play, monkeypatch):
     def interrupt(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(text, "encode", interrupt)
+    monkeypatch.setattr(encoder, "encode", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        text.prepare([tmp_path / "play.txt"], tmp_path / "out", vocab=300)
+        prepare([tmp_path / "play.txt"], tmp_path / "out", Recipe(vocab=300))
     assert [path.name for path in tmp_path.iterdir()] == ["play.txt"]
 
 

@@ -14,7 +14,8 @@ from click.testing import CliRunner
 from mhcnb.analysis.record import record
 from mhcnb.cli import main
 from mhcnb.errors import CheckpointError, ConfigError, DataError, RunError
-from mhcnb.interop.run_folder import import_mhc_lite, read_checkpoint
+from mhcnb.interop.ckpt import read_ckpt
+from mhcnb.interop.run_folder import import_mhc_lite
 from mhcnb.layers.site import sites
 from mhcnb.training.checkpoint import load_model
 from mhcnb.training.evaluate import evaluate_run
@@ -151,7 +152,7 @@ def test_what_is_no_checkpoint(ckpt, tmp_path, kind):
     data = {"text": b"hello", "empty": b"", "cut": whole[: len(whole) // 2], "plain pickle": pickle.dumps({"a": 1})}
     (tmp_path / "ckpt.pt").write_bytes(data[kind])
     with pytest.raises(CheckpointError, match=r"ckpt\.pt"):
-        read_checkpoint(tmp_path / "ckpt.pt")
+        read_ckpt(tmp_path / "ckpt.pt", "mhc-lite")
 
 
 def changed(**values):

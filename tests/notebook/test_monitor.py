@@ -26,6 +26,7 @@ def test_the_words_are_the_latest_records(run):
         f"{train_record['tokens_per_s']:,.0f} tokens/s",
         f"peak memory {train_record['peak_memory_gb']:.2f} GB",
         f"composite gain at step 6 forward {max(maps['composite']['forward'].values()):.4g}",
+        f"attention {maps['amax']['main.0.attn']:.4g}, MLP {maps['amax']['main.0.mlp']:.4g}, healthy (below 2)",
         "2 checkpoint(s), the last of step 6",
     ):
         assert part in words

@@ -2,7 +2,8 @@ import json
 
 import pytest
 
-from mhcnb.data.text import prepare
+from mhcnb.data.prepare import prepare
+from mhcnb.data.recipe import Recipe
 
 
 @pytest.fixture
@@ -12,7 +13,7 @@ def prepared(tmp_path):
     text.write_text(
         "<|endoftext|>".join(f"Document {k} of a small text. " * (k + 3) for k in range(30)), encoding="utf-8"
     )
-    prepare([text], tmp_path / "data", vocab=300)
+    prepare([text], tmp_path / "data", Recipe(vocab=300))
     return tmp_path / "data"
 
 

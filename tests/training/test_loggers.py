@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import os
 import shutil
 import signal
@@ -27,11 +28,14 @@ from mhcnb.yamlfile import dump
 def records(first, last, scale=1.0):
     """A train record a step, and at even steps an eval and a maps record; `scale` tells attempts apart."""
     for step in range(first, last + 1):
-        yield {"type": "train", "step": step, "time_s": 0.5 * step, "loss": scale / (step + 3), "lr": 1e-3}
+        train = {"time_s": 0.5 * step, "loss": scale / (step + 3), "lr": 1e-3, "grad_norm": 2.0}
+        yield {"type": "train", "step": step} | train
         if step % 2 == 0:
             yield {"type": "eval", "step": step, "train_loss": scale * step / 7, "val_loss": 2.0, "accuracy": 0.1}
             gains = {f"main.{i}.attn": {"forward": 1 + step / 9, "backward": scale} for i in range(2)}
-            yield {"type": "maps", "step": step, "tokens": 64, "gains": gains, "lambda2": {"main.0.attn": 0.3}}
+            amax = {"main.0.attn": 1 + step / 9, "main.0.mlp": 1.5}
+            maps = {"tokens": 64, "gains": gains, "amax": amax, "lambda2": {"main.0.attn": 0.3}}
+            yield {"type": "maps", "step": step} | maps
 
 
 def points(of):
@@ -53,7 +57,17 @@ def test_numbers_are_named_by_their_path():
         "maps/gains/main.0.attn/backward": 2.0,
         "maps/cosine/main.0.attn_x2": 0.5,
     }
-    assert set(scalars_of({"type": "train", "step": 1, "loss": 2.0, "lr": 0.1})) == {"train/loss", "train/lr"}
+    train = {"type": "train", "step": 1, "time_s": 2.0, "loss": 2.0, "lr": 0.1, "grad_norm": 3.0}
+    assert scalars_of(train) == {"train/time_s": 2.0, "train/loss": 2.0, "train/lr": 0.1, "grad_norm": 3.0}
+
+
+def test_the_gains_that_people_watch_are_the_largest_of_attention_and_of_mlp():
+    amax = {"main.0.attn": 1.0, "main.0.mlp": 1.5, "main.1.attn": 1.25, "main.1.mlp": 1.0, "main.1.attn ×2": 2.5}
+    found = scalars_of({"type": "maps", "step": 0, "amax": amax})
+    assert (found["mhc/amax_pre"], found["mhc/amax_post"]) == (2.5, 1.5)
+    assert found["maps/amax/main.0.mlp"] == 1.5
+    assert math.isnan(scalars_of({"type": "maps", "step": 0, "amax": amax | {"main.0.mlp": math.nan}})["mhc/amax_post"])
+    assert "mhc/amax_post" not in scalars_of({"type": "maps", "step": 0, "amax": {"main.0.attn": 1.0}})
 
 
 def test_nothing_is_made_where_nothing_is_asked_for(small, tmp_path):
@@ -111,6 +125,7 @@ def test_a_resumed_run_reads_as_if_it_had_never_stopped(board):
     attempt(config, run, 4, records(5, 10, scale=3.0))
     events, found = reread(run)
     assert found == in_float32(points([*records(0, 4), *records(5, 10, scale=3.0)]))
+    assert {"train/loss", "train/lr", "grad_norm", "mhc/amax_pre", "mhc/amax_post"} <= found.keys()
     texts = [e.tensor_proto.string_val[0].decode() for e in events.Tensors("config/text_summary")]
     assert set(texts) == {f"```yaml\n{dump(as_dict(config))}```"}
 
@@ -241,7 +256,7 @@ def cell(small, tmp_path):
     """(configuration, run) with W&B on, the run one of a sweep."""
     (tmp_path / "gains").mkdir()
     (tmp_path / "gains" / folder.RECORD).write_text("{}")
-    config = small(**{"log.wandb": "streams"})
+    config = small(**{"log.wandb": "streams", "log.wandb_entity": "team"})
     return config, Run.create(tmp_path / "gains" / "hc-s0", config)
 
 
@@ -300,8 +315,9 @@ def test_wandb_gets_every_record_keeps_its_id_over_a_resume_and_may_die(wandb, c
     wandb.teardown()  # as at the exit of a process: its own one ends when the file is whole
     file = kept(run)
     assert sent(file) == points(records(0, 6))
+    assert {"train/loss", "train/lr", "grad_norm", "mhc/amax_pre", "mhc/amax_post"} <= sent(file).keys()
     (begun,) = [record.run for record in parsed(file) if record.WhichOneof("record_type") == "run"]
-    assert (begun.project, begun.run_group, begun.display_name) == ("streams", "gains", "hc-s0")
+    assert (begun.entity, begun.project, begun.run_group, begun.display_name) == ("team", "streams", "gains", "hc-s0")
     config_sent = {update.key: json.loads(update.value_json) for update in begun.config.update}
     assert {key: config_sent[key] for key in as_dict(config)} == json.loads(json.dumps(as_dict(config)))
     assert wandb.run is None  # the caller's own run, if any, is another

@@ -51,6 +51,9 @@ def test_records_come_at_their_steps_and_hold_the_gains_of_the_final_checkpoint(
         assert {name: gain[side] for name, gain in last["gains"].items()} == pytest.approx(single.to_dict(), abs=1e-6)
         assert last["composite"][side] == pytest.approx(composite.to_dict(), abs=1e-6)
         assert list(last["gains"]) == list(last["composite"][side]) == names
+    for r in record(model, batch):
+        larger = [max(P.sum(1).abs().max(), P.sum(0).abs().max()) for P in r.maps.res.double().flatten(end_dim=-3)]
+        assert last["amax"][r.site] == pytest.approx(sum(map(float, larger)) / 64, abs=1e-6)
     assert list(last["log_range"]) == list(last["lambda2"]) == list(last["gate_res"]) == names
     assert list(last["cosine"]) == [*names, "main.exit"]
     assert last["min_column_sum"] != records[0]["min_column_sum"]

@@ -13,12 +13,12 @@ from mhcnb.models.base import build_model
 from mhcnb.training import launch
 from mhcnb.training.distributed import World, share, world_from_env
 from mhcnb.training.optim import build_optimizer, scale_and_clip, set_rate
-from mhcnb.training.schedules import cosine
+from mhcnb.training.schedules import rate_at
 
 
 def test_rate_rises_for_warmup_updates_then_falls_as_half_a_cosine(small):
     train = small(**{"train.steps": 100, "train.warmup": 10, "train.lr": 1.0, "train.min_lr": 0.1}).train
-    rates = [cosine(train, step) for step in range(1, 101)]
+    rates = [rate_at(train, step) for step in range(1, 101)]
     assert np.allclose(np.diff(rates[:10]), 1 / 11)
     assert rates[10] == 1.0
     assert np.all(np.diff(rates[10:]) < 0)
@@ -28,7 +28,7 @@ def test_rate_rises_for_warmup_updates_then_falls_as_half_a_cosine(small):
 
 def test_a_warmup_longer_than_the_run_stays_on_its_ramp_and_is_a_warning(small):
     train = small(**{"train.steps": 5, "train.warmup": 10}).train
-    assert [cosine(train, s) for s in (1, 5)] == pytest.approx([train.lr / 11, train.lr * 5 / 11])
+    assert [rate_at(train, s) for s in (1, 5)] == pytest.approx([train.lr / 11, train.lr * 5 / 11])
     assert any("train.warmup 10 > train.steps 5" in warning for warning in train.warnings())
 
 
@@ -108,6 +108,34 @@ def test_scaling_and_clipping_in_one_pass_is_scaling_then_clipping(factor, clip,
     assert float(norm) == pytest.approx(float(expected), rel=1e-5)
     for a, b in zip(ours, theirs, strict=True):
         torch.testing.assert_close(a.grad, b.grad, rtol=1e-5, atol=1e-7)
+
+
+def names_by_group(model, optimizer):
+    names = {id(p): name for name, p in model.named_parameters()}
+    return {group["name"]: {names[id(p)] for p in group["params"]} for group in optimizer.param_groups}
+
+
+@pytest.mark.parametrize(("connection", "reduce"), [("mhc", "mean"), ("hc", "head"), ("residual", None)])
+def test_connections_may_have_a_rate_of_their_own(small, connection, reduce):
+    """Else the groups are those of always, so that the optimizers of earlier runs still fit."""
+    given = {"connection.name": connection} | ({"connection.reduce": reduce} if reduce == "head" else {})
+    given |= {"connection.init": "method"} if reduce == "head" else {}
+    model = build_model(small(**given))
+    plain = build_optimizer(model, small(**given).train)
+    apart = build_optimizer(model, small(**given, **{"train.connection_lr": 0.25}).train)
+    before, after = names_by_group(model, plain), names_by_group(model, apart)
+    assert list(before) == ["matrices", "vectors"]
+    theirs = {name for name, _ in model.named_parameters() if ".connection." in name or ".ends." in name}
+    assert bool(theirs) == (connection != "residual")
+    assert any(".ends." in name for name in theirs) == (reduce == "head")
+    for kind in before:
+        assert after[kind] == before[kind] - theirs
+        assert after.get(f"{kind} of connections", set()) == before[kind] & theirs
+    set_rate(apart, 0.4)
+    for group in apart.param_groups:
+        own = group["name"].endswith("of connections")
+        assert group["lr"] == (0.1 if own else 0.4)
+        assert group["weight_decay"] == (0.1 if group["name"].startswith("matrices") else 0.0)
 
 
 def test_rates_follow_the_groups_multipliers(small):

@@ -278,6 +278,8 @@ def test_weights_of_each_connection_are_refused_under_another_one_n_or_shape(sma
         key, value = next(iter(other.items()))
         with pytest.raises(CheckpointError, match=rf"{key}: .*-> {value}"):
             train(small(**own | other | {"train.resume": "auto"}), tmp_path / "run")
+        if connection == "residual" and key == "connection.name":
+            continue  # its weights may become those of any: see test_upcycle
         with pytest.raises(
             CheckpointError, match=rf"{key} = .*says {value};|tensors are not those of the configuration"
         ):
