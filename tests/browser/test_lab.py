@@ -65,3 +65,21 @@ def test_every_cell_runs_and_a_slider_changes_what_the_kernel_says(
     page.wait(lambda: page.said()[picture] != before, 10, f"nothing changed: {before}")
     assert "Not drawn" not in page.printed()
     page.screenshot(name)
+
+
+def test_06_writes_on_request_and_stops(open_notebook, project):
+    """With whatever the first test has trained; its own words and numbers are small."""
+    trained = next((p for p in (project / "outputs").rglob("mhc-tiny-s1") if Run(p).checkpoints()), None)
+    if trained is None:
+        pytest.skip("the test that trains was left out")
+    notebook = project / "notebooks" / "06-rlm.ipynb"
+    text = notebook.read_text().replace('run: str = \\"\\"', f'run: str = \\"{trained}\\"')
+    notebook.write_text(text.replace("params/sweeps/rlm.yaml\\", "params/gpt/tiny.yaml\\"))
+    page = open_notebook("06-rlm").run_all()
+    assert page.errors() == []
+    page.wait(lambda: page.button("Generate"), 20, "no prompt box")
+    assert page.button("Stop").get_attribute("disabled")
+    page.button("Generate").click()
+    page.wait(lambda: " a second; " in page.said()[-1], 20, f"nothing is written: {page.said()}")
+    assert "import " in page.printed()
+    page.screenshot("06-rlm", "textarea")
