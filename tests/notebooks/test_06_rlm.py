@@ -32,12 +32,12 @@ def test_it_trains_shows_and_writes(execute, tmp_path):
     for name in ("params", "notebooks"):  # what makes a folder the project's root
         (tmp_path / name).mkdir()
     words, printed = execute("06-rlm", str(tmp_path), params=PARAMS, overrides=given, sizes=str(sizes), tokens=5)
-    run = Run(out / "mhc-tiny-s1")
+    run = Run(out / "mhc-rlm-tiny-s1")
     assert run.status()["state"] == "done"
     assert "4 updates of" in printed
     assert "peak memory" in printed
-    assert "mhc-tiny-s1 is done at step 4; loss " in words[0]
-    assert "mhc-tiny-s1: the largest weight from one stream to another" in words[1]
+    assert "mhc-rlm-tiny-s1 is done at step 4; loss " in words[0]
+    assert "mhc-rlm-tiny-s1: the largest weight from one stream to another" in words[1]
     assert "\nimport " in f"\n{printed}"
     assert "(5 tokens, " in printed
     names = {path.name for path in run.figures.iterdir()}

@@ -12,9 +12,10 @@ from ..faults.oracle import judge
 from .driving import alive, drive, states, wait_for
 
 ROOT = Path(__file__).parents[2]
-STEPS = 160
+STEPS = 320  # a killed driver's kernel goes on for up to two seconds
 CELL = "mhc-tiny-s1"
-OVERRIDES = f"{{train.steps: {STEPS}, train.save_every: 20, train.eval_batches: 1, model.vocab_size: auto}}"
+TRAIN = f"train.steps: {STEPS}, train.micro_batch: 48, train.save_every: 20, train.eval_batches: 1"
+OVERRIDES = f"{{{TRAIN}, model.vocab_size: auto}}"
 
 
 def test_interrupted_then_killed_is_equal_to_the_last_bit(project, sweep_file, capsys):

@@ -121,7 +121,7 @@ def test_a_rank_that_hangs_is_a_failure_in_words_with_the_stacks_of_who_waited(p
         assert "Timed out waiting 6000ms" in text
     stacks = (run.path / "logs" / "rank0.log").read_text()
     assert "rank 0: nothing has ended for" in stacks
-    assert "in all_reduce" in stacks or "in backward" in stacks
+    assert "training/loop.py" in stacks  # whichever exchange of an update it was that waited
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the parent's death is signalled by Linux")
