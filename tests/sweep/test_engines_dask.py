@@ -93,7 +93,7 @@ def test_a_cell_that_takes_too_long_and_a_worker_that_is_lost(project, sweep_fil
     assert driver.returncode == 1
     assert "residual-tiny-s1: its dask worker was lost" in text
     assert states(out)["residual-tiny-s1"] == "died"
-    assert not any(alive(pid) for *_, pid in began(out))
+    wait_for(lambda: not any(alive(pid) for *_, pid in began(out)), 8)  # a kernel looks after its parent each second
 
 
 def test_a_scheduler_that_is_not_there_is_named_within_seconds(project, sweep_file, monkeypatch):
