@@ -79,7 +79,8 @@ def test_wsd_holds_lr_until_the_last_share_of_the_updates(fields):
     found, steps, lr = rates("wsd", **fields), fields["steps"], fields["lr"]
     falls = min(round(fields["decay"] * steps), max(0, steps - fields["warmup"]))
     assert found[fields["warmup"] : steps - falls] == [lr] * max(0, steps - falls - fields["warmup"])
-    assert all(rate < lr for rate in found[steps - falls + 1 :])
+    if fields["min_lr"] < lr * (1 - 1e-9):  # else there is nowhere to fall to, to rounding
+        assert all(rate < lr for rate in found[steps - falls + 1 :])
     assert rates("constant", **fields)[fields["warmup"] :] == [lr] * max(0, steps - fields["warmup"])
 
 
