@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from mhcnb.cli_bench import bench
 from mhcnb.cli_data import data
 from mhcnb.cli_generate import generate
 from mhcnb.cli_import import import_
@@ -129,24 +130,7 @@ def doctor() -> None:
         sys.exit(1)
 
 
-CASES = ("step", "rlm", "generate", "reader", "imports", "record", "save", "prepare")
-
-
-@main.command()
-@click.argument("cases", nargs=-1, type=click.Choice(CASES))
-@click.option("--json", "file", type=click.Path(path_type=Path), help="Write the figures there, too.")
-def bench(cases: tuple[str, ...], file: Path | None) -> None:
-    """Time this machine: ratios measured side by side in one run. Default: all cases."""
-    import importlib
-
-    from mhcnb.bench.measure import table
-
-    timings = [t for case in cases or CASES for t in getattr(importlib.import_module(f"mhcnb.bench.{case}"), case)()]
-    click.echo(table(timings))
-    if file:
-        file.write_text(json.dumps([t._asdict() for t in timings], indent=1) + "\n")
-
-
+main.add_command(bench)
 main.add_command(data)
 main.add_command(generate)
 main.add_command(import_)

@@ -42,6 +42,7 @@ class TrainConfig(Section):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"  # of autocast; auto: see training.device
     compile: bool = False
     recompute: Literal["none", "connection", "block"] = "none"  # in backward, instead of keeping its activations
+    recompute_group: Positive | Literal["auto"] = "auto"  # sites a group of recompute: connection; auto: least memory
     eval_every: Positive = 100
     eval_batches: Positive = 8
     save_every: Natural = 0  # updates between checkpoints; 0: by time alone
@@ -69,8 +70,10 @@ class TrainConfig(Section):
             )
         if self.min_lr > self.lr:
             found.append(f"train.min_lr {self.min_lr:g} > train.lr {self.lr:g}: the rate rises after the warm-up")
-        if self.compile and self.recompute == "connection":
-            found.append("train.recompute=connection keeps train.compile from compiling the stacks; block does not")
+        if self.recompute_group != "auto" and self.recompute != "connection":
+            found.append(
+                f"train.recompute_group {self.recompute_group} groups nothing: train.recompute={self.recompute}"
+            )
         return found
 
 

@@ -19,6 +19,14 @@ torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 settings.register_profile("shared-machine", deadline=None)  # how long an example takes says nothing here
 settings.load_profile("shared-machine")
 
+
+def pytest_configure(config):
+    """Slow tests run where -m names them, and not beside any other choice."""
+    chosen = config.option.markexpr
+    if "slow" not in chosen:
+        config.option.markexpr = f"({chosen}) and not slow" if chosen else "not slow"
+
+
 TINY = Path(__file__).parents[1] / "params" / "gpt" / "tiny.yaml"
 
 

@@ -44,7 +44,7 @@ def test_what_is_public_has_a_docstring():
 
 def test_cuda_is_named_in_two_places_only():
     named = {name for name, tree in TREES.items() for node in ast.walk(tree) if _is_attribute(node, "torch", "cuda")}
-    assert named <= {"connections/ops.py", "training/launch.py"}
+    assert named <= {"connections/kernels/__init__.py", "training/launch.py"}
 
 
 def test_nothing_unpickles_or_runs_what_it_reads():
@@ -102,7 +102,7 @@ def test_every_preset_and_sweep_is_sound(path, tmp_path):
 def test_dependencies_are_listed_once():
     environment = yaml.safe_load((ROOT / "environment.yml").read_text())
     assert environment["dependencies"][-1] == {"pip": ["-e .[all]"]}
-    assert set(PYPROJECT["project"]["optional-dependencies"]) == {"hub", "sweep", "log", "dev", "all"}
+    assert set(PYPROJECT["project"]["optional-dependencies"]) == {"hub", "sweep", "kernels", "log", "dev", "all"}
     pins = re.findall(r"^([\w-]+)==", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
     listed = {re.split(r"[<>=]", line)[0].lower() for line in PYPROJECT["project"]["dependencies"]}
     assert listed <= {pin.lower() for pin in pins}

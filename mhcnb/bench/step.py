@@ -1,40 +1,59 @@
-"""What a connection costs in a whole training step: forward and backward of the small GPT."""
+"""What a connection costs in a whole training step: forward and backward of a GPT."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
-import torch
+from torch import nn
 
 from mhcnb import registry
-from mhcnb.bench.measure import Timing, side_by_side
-from mhcnb.config import build_config
-from mhcnb.models.base import build_model
-from mhcnb.objectives.lm import cross_entropy
+from mhcnb.bench import floor
+from mhcnb.bench.gpt import Size, compiled, gpt
+from mhcnb.bench.measure import FLOOR, Timing, side_by_side
+from mhcnb.bench.place import Place, one_thread, there_and_back
 
-BATCH, TOKENS, VOCABULARY = 4, 256, 8192
-# the sizes of params/gpt/small.yaml, so that the figure does not depend on where one stands
-MODEL = {"name": "gpt", "width": 512, "layers": 6, "heads": 8, "block_size": TOKENS, "vocab_size": VOCABULARY}
-
-
-def step(rounds: int = 9) -> list[Timing]:
-    """Every connection against residual: float32, one CPU thread, batch 4 x 256, vocabulary 8192."""
-    names = sorted(registry.entries("connections"), key=lambda name: name != "residual")
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        return side_by_side("step", {name: _contender(name) for name in names}, rounds)
-    finally:
-        torch.set_num_threads(threads)
+# by whether there is an accelerator; where there is one, the widths of the targets, the first two as the presets
+SIZES = {
+    False: [Size()],
+    True: [
+        Size(768, 12, 12, 16, 1024, 50304),
+        Size(1024, 24, 16, 16, 1024, 50304),
+        Size(2048, 12, 16, 8, 1024, 50304),
+        Size(4096, 4, 32, 4, 1024, 8192),  # so that all contenders fit, and the head's share stays small
+    ],
+}
+COMPILED = "mhc"  # of theirs: each takes minutes
 
 
-def _contender(connection: str) -> Callable[[], None]:
-    rest = {"data": {"name": "shards"}, "objective": {"name": "lm"}, "train": {"steps": 1, "lr": 1.0}}
-    model = build_model(build_config({"connection": {"name": connection}, "model": MODEL, **rest}, "bench step"))
-    tokens = torch.randint(VOCABULARY, (BATCH, TOKENS + 1), generator=torch.Generator().manual_seed(0))
-    batch = {"inputs": tokens[:, :-1].contiguous(), "targets": tokens[:, 1:].contiguous()}
+def step(where: Place, rounds: int = 9) -> list[Timing]:
+    """Every connection and every peer's model against residual: float32, one CPU thread, the small preset on 4 x 256
+    tokens with vocabulary 8192. On an accelerator bfloat16 and compiled, widths 768 to 4096. The rate: the FLOPs of the
+    model's matrix products over the time."""
+    sizes = SIZES[where.accelerated]
+    with one_thread():
+        return [t for size in sizes for t in at(size, where, rounds, len(sizes) > 1)]
 
-    def run() -> None:
-        model.zero_grad(set_to_none=True)
-        loss, count = cross_entropy(model(batch).logits, batch["targets"])
-        (loss / count).backward()
 
-    return run
+def at(size: Size, where: Place, rounds: int, several: bool = False) -> list[Timing]:
+    """The case at one size; of several, each has its width in its name."""
+    tokens = size.batch * size.tokens
+    flops = gpt("residual", size).model.flops_per_token() * tokens
+    contenders = dict(_contenders(size, where)) | {f"{FLOOR}multiplying as much": floor.matmuls(flops, where)}
+    timings = side_by_side(f"step {size.width}" if several else "step", contenders, rounds)
+    return floor.counted(timings, lambda name: flops, "FLOP")
+
+
+def _contenders(size: Size, where: Place) -> Iterator[tuple[str, Callable[[], None]]]:
+    """Ours, compiled where training would be; theirs as they are and, there, one as their own training compiles it."""
+    batch = size.batch_of(where.device)
+
+    def contender(loss: nn.Module) -> Callable[[], None]:
+        return there_and_back(loss, batch, where)
+
+    for name in sorted(registry.entries("connections"), key=lambda name: name != "residual"):
+        loss = gpt(name, size)
+        yield name, contender(compiled(loss) if where.accelerated else loss)
+    for peer in where.peers:
+        for name, make in peer.gpts.items():
+            loss = make(size)
+            yield f"{peer.name}: {name}", contender(loss)
+            if where.accelerated and name == COMPILED:
+                yield f"{peer.name}, compiled: {name}", contender(compiled(loss))

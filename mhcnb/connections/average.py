@@ -17,8 +17,7 @@ class Average(Connection):
     res_width = 0  # type: ignore[assignment]
 
     def constrain(self, logits: Maps) -> Maps:
-        share = logits.pre.new_tensor(1 / self.n)
-        return gated(logits, share.expand(*logits.pre.shape, self.n))
+        return gated(logits, logits.pre.new_full((*logits.pre.shape, self.n), 1 / self.n))
 
     def start(self, pre: Tensor, post: Tensor) -> Maps:
         return ungated(pre, post, torch.empty(0))

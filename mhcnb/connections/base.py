@@ -10,17 +10,20 @@ in the letters of mHC (arXiv 2512.24880, eq. 3): H_pre, H_post, H_res. res[i, j]
 
 import math
 from collections.abc import Callable
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple
+from functools import partial
+from typing import Any, ClassVar, NamedTuple
 
 import torch
-from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
 
 from mhcnb.connections import ops
+from mhcnb.connections.config import ConnectionConfig
+from mhcnb.connections.kernels import fused
 from mhcnb.section import Named
 
 Branch = Callable[..., Tensor]  # [*b, d] -> [*b, d]
 Probe = Callable[["Maps"], "Maps | None"]
+Leave = Callable[[Tensor], Tensor]  # y [*b, d] -> X' [*b, n, d]
 
 
 class Maps(NamedTuple):
@@ -29,66 +32,6 @@ class Maps(NamedTuple):
     pre: Tensor
     post: Tensor
     res: Tensor
-
-
-# Which side of res is exact, norm, entry and exit, initial values, decay: what publications differ in besides the
-# method. `paper`: mHC eq. 7-9 with an initial state equal to the residual network. `mhc_lite`: the code of 2601.05732.
-# `deepseek_v4`: as that model runs; its own random start is no start for training, so the method's is kept.
-DIALECTS: dict[str, dict[str, Any]] = {
-    "paper": dict(
-        init="exact_residual", norm="rms", norm_eps=1e-6, norm_weight=False, reduce="mean",
-        order="rows", first="sums", eps=0.0, pre_eps=0.0,
-    ),
-    "mhc_lite": dict(
-        init="method", norm="l2", norm_eps=1e-12, norm_weight=True, reduce="norm_sum",
-        order="columns", first="sums", eps=0.0, pre_eps=0.0,
-    ),
-    "deepseek_v4": dict(
-        init="method", norm="rms", norm_eps=1e-6, norm_weight=False, reduce="head",
-        order="rows", first="softmax", eps=1e-6, pre_eps=1e-6,
-    ),
-}  # fmt: skip
-
-
-class ConnectionConfig(Named):
-    """Fields that every method with streams has. `dialect` fills those that are not given; all are written out."""
-
-    dialect: Literal["paper", "mhc_lite", "deepseek_v4"] = "paper"
-    streams: Annotated[int, Field(ge=1)] = 4
-    init: Literal["method", "exact_residual"] = "exact_residual"
-    norm: Literal["rms", "l2"] = "rms"  # x·rsqrt(mean x² + eps), or x·√D / max(|x|, eps)
-    norm_eps: Annotated[float, Field(gt=0)] = 1e-6
-    norm_weight: bool = False  # multiply by a learned 1 + γ
-    reduce: Literal["mean", "sum", "norm_sum", "head"] = "mean"  # at the exit; see Ends
-    head_eps: Annotated[float, Field(ge=0, le=0.01)] = 1e-6  # added to the shares of reduce: head
-    decay_static: bool = False  # weight decay on the bias logits too
-
-    @classmethod
-    def presets(cls, values: dict) -> dict:
-        """What the dialect fills of this method's fields."""
-        preset = DIALECTS.get(str(values.get("dialect", "paper")), {})
-        return {field: value for field, value in preset.items() if field in cls.model_fields}
-
-    @model_validator(mode="before")
-    @classmethod
-    def _fill(cls, values: Any) -> Any:
-        return {**cls.presets(values), **values} if isinstance(values, dict) else values
-
-    @field_validator("streams")
-    @classmethod
-    def _several(cls, streams: int) -> int:
-        if streams < 2:
-            raise ValueError(f"at least 2 streams; {streams} is the connection residual")
-        return streams
-
-    @model_validator(mode="after")
-    def _exact(self) -> "ConnectionConfig":
-        if self.init == "exact_residual" and self.reduce != "mean":
-            raise ValueError(
-                f"init exact_residual needs reduce: mean, got {self.reduce} (only a mean gives equal streams back "
-                "unscaled, as the residual network has them); use init: method or reduce: mean"
-            )
-        return self
 
 
 class Connection(nn.Module):
@@ -157,39 +100,81 @@ class Connection(nn.Module):
 
     def logits(self, X: Tensor) -> Maps:
         """gate · squash(project(norm(X))) + bias, at least float32. mHC eq. 7; HC (arXiv 2409.19606) eq. 10-13."""
-        x = X.flatten(-2) if self.norm == "joint" else X
-        dtype = torch.promote_types(X.dtype, torch.float32)
-        gamma = self.gamma if self.config.norm_weight else None
         with torch.autocast(X.device.type, enabled=False):
-            raw = ops.norm_project(x.to(dtype), self.weight.to(dtype), gamma, self.config.norm, self.config.norm_eps)
-            parts = [
-                self.gate[gate].to(dtype) * self.squash(part) + self.bias[name].to(dtype) if part.shape[-1] else part
-                for name, gate, part in zip(Maps._fields, self.gates, self._split(raw), strict=True)
-            ]
-            return Maps(*parts)
+            return self._logits(X)[0]
 
-    def _split(self, raw: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        if self.norm == "joint":
-            return raw.split([self.n, self.n, self.res_width], dim=-1)  # type: ignore[return-value]
-        pre, post, res = raw.split([1, 1, self.res_width // self.n], dim=-1)
-        return pre.squeeze(-1), post.squeeze(-1), res.flatten(-2)
+    def _logits(self, X: Tensor) -> tuple[Maps, Tensor]:
+        """And a stand-in for X, see ops."""
+        c, dtype = self.config, torch.promote_types(X.dtype, torch.float32)
+        weight = ops.weighted(self.weight.to(dtype), self.gamma if c.norm_weight else None)
+        if self.norm == "joint" and type(self).squash is Connection.squash:
+            bias = [piece.to(dtype) for piece in self._pieces()]
+            gating = ops.Gating(self.gate.to(dtype), bias, self._widths, list(self.gates))
+            logits, on = ops.project(X, weight, c.norm, c.norm_eps, gating)
+            return self._split(logits), on
+        raw, on = ops.project(X, weight, c.norm, c.norm_eps)
+        return self._gated(raw), on
+
+    def _gated(self, raw: Tensor) -> Maps:
+        """gate · squash(raw) + bias, in raw's type."""
+        if self.norm == "stream":
+            raw = torch.cat([part.flatten(-2) for part in raw.split([1, 1, self.res_width // self.n], dim=-1)], dim=-1)
+        return self._split(torch.addcmul(self._biases().to(raw), self.squash(raw), self._scales().to(raw)))
+
+    @property
+    def _widths(self) -> list[int]:
+        return [self.n, self.n, self.res_width]
+
+    def _split(self, logits: Tensor) -> Maps:
+        return Maps(*logits.split(self._widths, dim=-1))
+
+    def _scales(self) -> Tensor:
+        """[2n + res_width]: the gate of each logit."""
+        return torch.cat([self.gate[gate].expand(n) for gate, n in zip(self.gates, self._widths, strict=True)])
+
+    def _biases(self) -> Tensor:
+        """[2n + res_width], pre, post, res."""
+        return torch.cat(self._pieces())
+
+    def _pieces(self) -> list[Tensor]:
+        return [self.bias[name] for name in Maps._fields if name in self.bias]
 
     def maps(self, X: Tensor) -> Maps:
         """The maps of each token of X [*b, n, d], in at least float32."""
         with torch.autocast(X.device.type, enabled=False):
-            return self.constrain(self.logits(X))
+            return self._maps(X)[0]
+
+    def _maps(self, X: Tensor) -> tuple[Maps, Tensor]:
+        logits, on = self._logits(X)
+        return self.constrain(logits), on
 
     def forward(self, X: Tensor, branch: Branch, **context: Any) -> Tensor:
         """X' = res·X + post ⊗ f(pre·X). `context` (mask, positions, cache) goes to the branch, as does autocast: here
         it would round the whole state at every site."""
-        maps = self.maps(X)
-        if self.probe is not None:
-            maps = self.probe(maps) or maps
-        with torch.autocast(X.device.type, enabled=False):
-            u = ops.read(maps.pre, X)
+        u, leave = self.enter(X)
         y = branch(u, **context)
         with torch.autocast(X.device.type, enabled=False):
-            return ops.write(maps.res, X, maps.post, y)
+            return leave(y)
+
+    def enter(self, X: Tensor) -> tuple[Tensor, Leave]:
+        """u = pre·X, and what makes X' of the branch's output; by kernels where there are some and nobody looks."""
+        with torch.autocast(X.device.type, enabled=False):
+            if self.probe is None and fused(X):
+                return self.enter_fused(X)
+            maps, on = self._maps(X)
+            if self.probe is not None:
+                maps = self.probe(maps) or maps
+            u, entered = ops.read(X, on, *maps)
+            return u, partial(ops.write, entered)
+
+    def enter_fused(self, X: Tensor) -> tuple[Tensor, Leave]:
+        """`enter` by kernels: maps in float32, whatever the streams."""
+        from mhcnb.connections.kernels import operators
+
+        weight = ops.weighted(self.weight.float(), self.gamma if self.config.norm_weight else None)
+        raw, on = operators.project(X, weight, self.config.norm == "l2", self.config.norm_eps)
+        u, entered = operators.read(X, on, *self.constrain(self._gated(raw)))
+        return u, partial(operators.write, entered)
 
     def extra_repr(self) -> str:
         return f"n={self.n}, d={self.d}, index={self.index}"

@@ -37,12 +37,12 @@ class Ends(nn.Module):
             return norm(X).sum(-2)
         if rule == "head":
             with torch.autocast(X.device.type, enabled=False):
-                x = ops.read(self.shares(X), X)
+                x = ops.read_plain(self.shares(X), X)
             return norm(x)
         return norm(X.mean(-2) if rule == "mean" else X.sum(-2))
 
     def shares(self, X: Tensor) -> Tensor:
         """w [*b, n] of reduce: head, in at least float32."""
         dtype, c = torch.promote_types(X.dtype, torch.float32), self.config
-        raw = ops.norm_project(X.flatten(-2).to(dtype), self.weight.to(dtype), self.gamma, c.norm, c.norm_eps)
+        raw, _ = ops.project(X, ops.weighted(self.weight.to(dtype), self.gamma), c.norm, c.norm_eps)
         return torch.sigmoid(self.gate.to(dtype) * raw + self.bias.to(dtype)) + c.head_eps

@@ -4,7 +4,8 @@ import torch
 from pydantic import field_validator
 from torch import Tensor
 
-from mhcnb.connections.base import Connection, ConnectionConfig, Maps, gated, ungated
+from mhcnb.connections.base import Connection, Maps, gated, ungated
+from mhcnb.connections.config import ConnectionConfig
 
 
 class KromHCConfig(ConnectionConfig):

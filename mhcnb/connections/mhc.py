@@ -1,13 +1,16 @@
 """Manifold-constrained hyper-connections (Xie et al. 2025, arXiv 2512.24880, eq. 7-9): res by Sinkhorn–Knopp."""
 
+from functools import partial
 from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from mhcnb.connections.base import Connection, ConnectionConfig, Maps, gated, ungated, unlikely
+from mhcnb.connections import ops
+from mhcnb.connections.base import Connection, Leave, Maps, gated, ungated, unlikely
 from mhcnb.connections.birkhoff import sinkhorn
+from mhcnb.connections.config import ConnectionConfig
 from mhcnb.section import Positive
 
 
@@ -39,6 +42,24 @@ class MHC(Connection):
     def res_width(self) -> int:
         """n²: row by row of res, so destination first."""
         return self.n**2
+
+    def enter_fused(self, X: Tensor) -> tuple[Tensor, Leave]:
+        """In one pass over X, with gates and norm weight multiplied into the projections beforehand."""
+        from mhcnb.connections.kernels import operators
+
+        c = self.config
+        weight = ops.weighted(self.weight.float() * self._scales().float(), self.gamma if c.norm_weight else None)
+        settings = operators.Settings(
+            l2=c.norm == "l2",
+            norm_eps=c.norm_eps,
+            pre_eps=c.pre_eps,
+            iterations=c.iterations,
+            first=1 if c.order == "rows" else 2,
+            eps=c.eps,
+            floor=c.first == "softmax" and c.eps > 0,
+        )
+        u, entered = operators.enter(X, weight, self._biases().float(), settings)
+        return u, partial(operators.write, entered)
 
     def constrain(self, logits: Maps) -> Maps:
         raw = logits.res.unflatten(-1, (self.n, self.n))

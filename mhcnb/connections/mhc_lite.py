@@ -4,8 +4,9 @@ import torch
 from pydantic import field_validator
 from torch import Tensor
 
-from mhcnb.connections.base import Connection, ConnectionConfig, Maps, gated, permutations, ungated, unlikely
+from mhcnb.connections.base import Connection, Maps, gated, permutations, ungated, unlikely
 from mhcnb.connections.birkhoff import permutation_matrices
+from mhcnb.connections.config import ConnectionConfig
 
 LARGEST = 6
 

@@ -29,11 +29,11 @@ class Residual(Connection):
         torch.nn.Module.__init__(self)
         self.config, self.n, self.d, self.index, self.probe = config, n, d, index, None
 
-    def maps(self, X: Tensor) -> Maps:
+    def _maps(self, X: Tensor) -> tuple[Maps, Tensor]:
         """Ones of the shapes that every connection gives."""
         one = X.new_ones((), dtype=torch.promote_types(X.dtype, torch.float32))
         b = X.shape[:-2]
-        return Maps(one.expand(*b, 1), one.expand(*b, 1), one.expand(*b, 1, 1))
+        return Maps(one.expand(*b, 1), one.expand(*b, 1), one.expand(*b, 1, 1)), X
 
     def forward(self, X: Tensor, branch: Branch, **context: Any) -> Tensor:
         """X + f(X), at the cost of an addition; by the general form where somebody looks."""

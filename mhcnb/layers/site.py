@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -24,11 +23,12 @@ class Site(nn.Module):
         self.pre_norm: Callable[[Tensor], Tensor] = pre_norm if pre_norm is not None else nn.Identity()
 
     def forward(self, X: Tensor, call: Callable[..., Tensor] = call_branch, **context: Any) -> Tensor:
-        """X [*b, n, d] -> X' [*b, n, d]. The branch with its norm, f, is called as `call(f, u, **context)`."""
-        return self.connection(X, partial(call, self._normed_branch), **context)
+        """X [*b, n, d] -> X' [*b, n, d]. The branch f is called as `call(f, norm(u), **context)`."""
 
-    def _normed_branch(self, u: Tensor, **context: Any) -> Tensor:
-        return self.branch(self.pre_norm(u), **context)
+        def normed(u: Tensor, **context: Any) -> Tensor:
+            return call(self.branch, self.pre_norm(u), **context)
+
+        return self.connection(X, normed, **context)
 
 
 def sites(model: nn.Module) -> dict[str, Site]:

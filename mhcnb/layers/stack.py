@@ -17,6 +17,11 @@ Context = dict[str, Any]
 class Block(nn.ModuleDict):
     """Sites by label, one after the other."""
 
+    @property
+    def sites(self) -> list[Site]:
+        """In order."""
+        return list(self.values())  # type: ignore[arg-type]
+
     def forward(self, X: Tensor, **context: Any) -> Tensor:
         """X [*b, n, d] -> X' [*b, n, d]."""
         for site in self.values():
@@ -24,9 +29,11 @@ class Block(nn.ModuleDict):
         return X
 
 
-def apply(block: Block, X: Tensor, context: Context) -> Tensor:
-    """The plain way through a block: backward finds all its activations kept."""
-    return block(X, **context)
+def apply(blocks: Sequence[Block], X: Tensor, context: Context) -> Tensor:
+    """The plain way through blocks: backward finds all their activations kept."""
+    for block in blocks:
+        X = block(X, **context)
+    return X
 
 
 class Stack(nn.Module):
@@ -37,7 +44,7 @@ class Stack(nn.Module):
         super().__init__()
         make, index = registry.load("connections", connection.name), 0
         self.depth = len(blocks)
-        self.through: Callable[[Block, Tensor, Context], Tensor] = apply  # set by `recompute`
+        self.through: Callable[[Sequence[Block], Tensor, Context], Tensor] = apply  # set by `recompute`
         for i, branches in enumerate(blocks):
             block = Block()
             for label, (branch, norm) in branches.items():
@@ -47,9 +54,11 @@ class Stack(nn.Module):
             self.add_module(str(i), block)
         self.ends = Ends(connection, d)
 
+    @property
+    def blocks(self) -> list[Block]:
+        """In order."""
+        return [self.get_submodule(str(i)) for i in range(self.depth)]  # type: ignore[misc]
+
     def forward(self, x: Tensor, norm: Callable[[Tensor], Tensor], **context: Any) -> Tensor:
         """x [*b, d] through all sites and the final norm, [*b, d]."""
-        X = self.ends.expand(x)
-        for i in range(self.depth):
-            X = self.through(self.get_submodule(str(i)), X, context)  # type: ignore[arg-type]
-        return self.ends.reduce(X, norm)
+        return self.ends.reduce(self.through(self.blocks, self.ends.expand(x), context), norm)

@@ -1,10 +1,11 @@
 """What a model is to the rest of the kit, and how one is built from a configuration."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, ClassVar, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mhcnb import registry
@@ -16,11 +17,20 @@ from mhcnb.section import Named
 Batch = dict[str, Tensor]  # language: inputs, targets [b, t], -100 ignored; documents [b, t] where packed
 
 
+class Head(NamedTuple):
+    """Logits [*b, v] of hidden [*b, d]: by weight [v, d]."""
+
+    weight: Tensor
+
+    def __call__(self, hidden: Tensor) -> Tensor:
+        return F.linear(hidden, self.weight)
+
+
 class Output(NamedTuple):
     """hidden [b, t, d] after the final norm; head gives its logits; parts: named extras; carry: for the next call."""
 
     hidden: Tensor
-    head: Callable[[Tensor], Tensor]
+    head: Head
     parts: dict[str, Tensor]
     carry: Any
 

@@ -5,14 +5,14 @@ from typing import Annotated, Any, Literal
 import torch
 import torch.nn.functional as F
 from pydantic import Field, model_validator
-from torch import Tensor, nn
+from torch import nn
 
 from mhcnb.layers.attention import CausalAttention, places
 from mhcnb.layers.cache import Cache
 from mhcnb.layers.linear import embedding
 from mhcnb.layers.mlp import GELUMLP
 from mhcnb.layers.stack import Stack
-from mhcnb.models.base import Batch, Model, Output
+from mhcnb.models.base import Batch, Head, Model, Output
 from mhcnb.section import Named, Positive
 
 STD = 0.02
@@ -74,10 +74,7 @@ class GPT(Model):
         hidden = self.main(x, self.norm, mask=mask, cache=cache)
         if cache is not None:
             cache.advance(inputs.shape[-1])
-        return Output(hidden, self._head, {}, None)
-
-    def _head(self, hidden: Tensor) -> Tensor:
-        return F.linear(hidden, self.wte.weight)
+        return Output(hidden, Head(self.wte.weight), {}, None)
 
     def flops_per_token(self) -> float:
         """6 a weight (2 forward, 4 backward), positions apart, and attention's scores and sums at full block size."""

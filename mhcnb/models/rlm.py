@@ -5,7 +5,7 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 import torch
 import torch.nn.functional as F
 from pydantic import Field, model_validator
-from torch import Tensor, nn
+from torch import nn
 
 from mhcnb.layers.attention import GroupedAttention, places
 from mhcnb.layers.cache import Cache
@@ -13,7 +13,7 @@ from mhcnb.layers.linear import embedding, linear
 from mhcnb.layers.mlp import SwiGLU
 from mhcnb.layers.rope import rotation
 from mhcnb.layers.stack import Stack
-from mhcnb.models.base import Batch, Model, Output
+from mhcnb.models.base import Batch, Head, Model, Output
 from mhcnb.models.rlm_names import RENAMES
 from mhcnb.section import Named, Positive
 
@@ -117,10 +117,7 @@ class RLM(Model):
         hidden = self.main(x, self.norm, rope=rope, mask=mask, cache=cache)
         if cache is not None:
             cache.advance(inputs.shape[-1])
-        return Output(hidden, self._head, {}, None)
-
-    def _head(self, hidden: Tensor) -> Tensor:
-        return F.linear(hidden, self.wte.weight) if self.head is None else self.head(hidden)
+        return Output(hidden, Head((self.head or self.wte).weight), {}, None)
 
     def flops_per_token(self) -> float:
         """6 a weight (2 forward, 4 backward), the embedding apart where it is not the head, and attention's scores and

@@ -29,7 +29,7 @@ from mhcnb.training.setup import open_source
 log = logging.getLogger(__name__)
 # what decides how long a step takes and what it holds; of `log`, whether maps are recorded at all
 SECTIONS = ("connection", "model", "data", "objective")
-TRAIN = ("micro_batch", "accumulation", "device", "dtype", "compile", "recompute")
+TRAIN = ("micro_batch", "accumulation", "device", "dtype", "compile", "recompute", "recompute_group")
 RECOMPUTE = ("none", "connection", "block")
 
 

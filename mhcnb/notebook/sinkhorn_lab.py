@@ -12,7 +12,7 @@ from pydantic import Field
 
 from mhcnb.analysis import polytope as birkhoff
 from mhcnb.analysis.sinkhorn import errors, gradients
-from mhcnb.connections.base import DIALECTS
+from mhcnb.connections.config import DIALECTS
 from mhcnb.errors import MhcnbError
 from mhcnb.notebook import controls
 from mhcnb.notebook.controls import Control, Jump, Menu, Slider, Text, explore

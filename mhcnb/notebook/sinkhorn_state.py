@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from mhcnb.analysis.sinkhorn import half_rounds
-from mhcnb.connections.base import DIALECTS
+from mhcnb.connections.config import DIALECTS
 from mhcnb.errors import NotebookError
 from mhcnb.notebook.recorded import sinkhorn_inputs
 from mhcnb.paths import find

@@ -22,9 +22,11 @@ def require_finite(
 ) -> None:
     """Raises Diverged on all ranks before a damaged update; all see the same sums. float16's scaler leaves out updates
     whose gradient overflows, at first often: it is given SKIPPED of them in a row. `carries`: those before the step."""
-    finite = bool(torch.isfinite(loss)), bool(torch.isfinite(norm))
-    s.track.skipped = 0 if all(finite) else s.track.skipped + 1
-    if all(finite) or (finite[0] and s.scaler.is_enabled() and s.track.skipped <= SKIPPED):
+    if bool(torch.isfinite(loss) & torch.isfinite(norm)):  # the one time that a step waits for the device
+        s.track.skipped = 0
+        return
+    s.track.skipped += 1
+    if s.scaler.is_enabled() and s.track.skipped <= SKIPPED and bool(torch.isfinite(loss)):
         return
     own = _culprits(s, Clock(s.config.seed, step), batches, carries)
     found = {rank: bad for rank, bad in enumerate(distributed.gather(own)) if bad}

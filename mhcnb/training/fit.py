@@ -71,6 +71,9 @@ def _smaller(config: RunConfig, beside: Change) -> Iterator[Change]:
 
 
 def _with_recompute(config: RunConfig) -> Iterator[Change]:
+    """The connections alone first: their branches then still run once."""
+    if config.train.recompute == "none" and getattr(config.connection, "streams", 1) > 1:
+        yield {"train.recompute": "connection"}
     if config.train.recompute != "block":
         yield {"train.recompute": "block"}
         yield from _smaller(config, {"train.recompute": "block"})

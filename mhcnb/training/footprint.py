@@ -132,7 +132,7 @@ def _forward_backward(
 ) -> int:
     """One micro-batch under the counter; returns the bytes that were kept in between. `several`: the gradients of
     another one are there already, and are not counted."""
-    recompute(model.train(), config.train.recompute)
+    recompute(model.train(), config.train.recompute, config.train.recompute_group)
     objective = registry.load("objectives", config.objective.name)(config.objective)
     if several:
         for parameter in model.parameters():

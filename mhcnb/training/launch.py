@@ -87,7 +87,9 @@ def out_of_memory(error: BaseException, config: RunConfig, device: torch.device,
     micro, accumulation = config.train.micro_batch, config.train.accumulation
     smaller = f"train.micro_batch={micro // 2} train.accumulation={accumulation * 2}, which keeps the global batch"
     remedies = [smaller] if micro % 2 == 0 else []
-    remedies += ["train.recompute=block"] if config.train.recompute != "block" else []
+    left = ("connection", "block")[("none", "connection", "block").index(config.train.recompute) :]
+    several = getattr(config.connection, "streams", 1) > 1
+    remedies += [f"train.recompute={kind}" for kind in left if several or kind == "block"]
     said = str(error).split(". GPU")[0].splitlines()[0]
     return RunError(
         f"out of memory at step {step}: {said}; this process held {peak_memory_gb(device):.1f} GB at most. Try "

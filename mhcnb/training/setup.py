@@ -21,6 +21,7 @@ from mhcnb.models.base import Model, build_model, with_vocab_size
 from mhcnb.run import Run
 from mhcnb.training import distributed, launch, resume
 from mhcnb.training.checkpoint import CARRY, OPTIMIZER, load_weights, read_tensors
+from mhcnb.training.compiling import compile_parts
 from mhcnb.training.distributed import World
 from mhcnb.training.divergence import Diverged, report
 from mhcnb.training.loggers import open_loggers
@@ -161,12 +162,13 @@ def _open_run(run: Run, config: RunConfig, opening: Opening, world: World) -> Op
 
 def _wrapped(model: Model, config: RunConfig, device: torch.device, world: World) -> nn.Module:
     """The model behind recomputation, compile and DDP."""
-    recompute(model, config.train.recompute)
-    wrapped: nn.Module = torch.compile(model) if config.train.compile else model  # type: ignore[assignment]
+    recompute(model, config.train.recompute, config.train.recompute_group)
+    if config.train.compile:
+        compile_parts(model, config.train.recompute)
     if world.size == 1:
-        return wrapped
+        return model
     ids = None if device.type == "cpu" else [device.index]
-    return nn.parallel.DistributedDataParallel(wrapped, device_ids=ids, gradient_as_bucket_view=True)
+    return nn.parallel.DistributedDataParallel(model, device_ids=ids, gradient_as_bucket_view=True)
 
 
 def _restore(s: Session, opening: Opening) -> None:

@@ -1,16 +1,22 @@
 """Counts from shapes against the model itself, and against the allocator."""
 
+import math
+from pathlib import Path
+
 import pytest
 import torch
 from torch.autograd.profiler import profile
 
 from mhcnb import build_model, registry
 from mhcnb.analysis.cost import build_meta, connection_flops, parameters
-from mhcnb.layers.recompute import recompute
+from mhcnb.config import load_config
+from mhcnb.layers.recompute import best_group, recompute
 from mhcnb.layers.site import sites
 from mhcnb.objectives.base import Clock
 from mhcnb.training.footprint import activations, checkpoint_bytes, memory
 from mhcnb.training.loop import train
+
+LARGE = Path(__file__).parents[2] / "params" / "gpt" / "large.yaml"
 
 
 def has(connection, fields):
@@ -104,6 +110,38 @@ def test_activations_are_what_the_allocator_holds_between_forward_and_backward(c
     assert loss.requires_grad
     generators = 2 * 5_100 * (how != "none" and (how == "block" or chosen.connection.name != "residual"))
     assert activations(chosen) == memory(chosen).activations == pytest.approx(held - generators, rel=0.02)
+
+
+def grouped(config, group, layers=8, **fields):
+    shape = SHAPE | {"model.layers": layers, "train.recompute": "connection", "train.recompute_group": group}
+    return config("mhc", shape | {f"connection.{name}": value for name, value in fields.items()})
+
+
+@pytest.mark.parametrize("n", [2, 4])
+def test_a_group_keeps_one_state_until_backward(config, n):
+    """4 x 32 tokens of n·32 float32; nothing else depends on the groups."""
+    state = 4 * 32 * n * 32 * 4
+    whole = activations(grouped(config, 16, streams=n))
+    for group in (1, 3, 4, 15):
+        assert activations(grouped(config, group, streams=n)) == whole + (math.ceil(16 / group) - 1) * state
+
+
+def test_the_least_memory_is_held_with_the_group_of_the_formula(config):
+    """Of all that divide 16 sites, in real bytes at any moment; √(4·16 / 6) is 3.3."""
+    held = {group: memory(grouped(config, group)).update for group in (1, 2, 4, 8, 16)}
+    assert min(held, key=held.__getitem__) == best_group(16, 4) == 4
+    assert memory(grouped(config, "auto")).update == held[4]
+    assert min(held[1], held[16]) - held[4] > 6 * 4 * 32 * 4 * 32 * 4  # states
+
+
+def test_the_large_preset_holds_with_streams_little_more_than_without():
+    """16 x 1024 tokens in bfloat16; the residual network recomputes nothing."""
+    held = {}
+    for name, how in (("residual", "none"), ("mhc", "connection")):
+        overrides = {"connection.name": name, "train.recompute": how, "train.accumulation": 1}
+        held[name] = memory(load_config(LARGE, overrides), torch.bfloat16)
+    assert held["mhc"].activations < 1.05 * held["residual"].activations
+    assert held["mhc"].update < 1.15 * held["residual"].update
 
 
 def test_recomputing_more_holds_less_and_smaller_pieces_too(config):

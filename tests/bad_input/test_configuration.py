@@ -138,12 +138,14 @@ def test_row32_six_streams_are_allowed():
 
 def test_row36_what_is_hardly_meant_is_told_and_done(mhcnb, params, caplog):
     unwise = ["train.steps=2", "train.warmup=3", "train.eval_every=4", "train.lr=1e-3", "train.min_lr=1e-2"]
+    unwise += ["train.recompute_group=3"]
     done = mhcnb("train", params(), *unwise, "--out", "run")
     assert done.exit_code == 0, done.stderr
     assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == [
         "train.warmup 3 > train.steps 2: the rate stays on its ramp",
         "train.eval_every 4 > train.steps 2: evaluated at start and end only",
         "train.min_lr 0.01 > train.lr 0.001: the rate rises after the warm-up",
+        "train.recompute_group 3 groups nothing: train.recompute=none",
     ]
     caplog.clear()
     assert mhcnb("train", params(), "train.steps=2", "train.eval_every=2", "--out", "wise").exit_code == 0

@@ -1,5 +1,7 @@
 """The benchmarks of the RLM run, small; what they time is the same work."""
 
+import importlib.util
+
 import pytest
 
 from mhcnb.bench import generate, rlm
@@ -18,6 +20,12 @@ def test_updates_beside_those_of_llama():
     assert [t.name for t in timings] == ["llama of transformers", "residual", "mhc"]
     assert timings[0].ratio == 1
     assert all(t.median_s > 0 for t in timings)
+
+
+def test_without_transformers_the_rest_is_timed(monkeypatch, caplog):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert [t.name for t in rlm.rlm(rounds=2)] == ["residual", "mhc"]
+    assert "pip install transformers" in caplog.text
 
 
 def test_a_text_in_quarters():

@@ -134,7 +134,7 @@ def test_batches(batch):
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("eps", [0.0, 1e-6, 0.1])
 @pytest.mark.parametrize("iterations", [0, 1, 3, 20])
-@pytest.mark.parametrize("size", [1.0, 10.0, 30.0])
+@pytest.mark.parametrize("size", [1.0, 10.0, 30.0, 80.0])
 def test_gradient_of_the_definition(size, iterations, eps, order, first):
     logits = logits_of_range(size, 4).requires_grad_()
     weights = torch.randn(logits.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
@@ -143,6 +143,26 @@ def test_gradient_of_the_definition(size, iterations, eps, order, first):
         for f in (sinkhorn, sinkhorn_plain)
     )
     torch.testing.assert_close(ours, plain, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("first", FIRST)
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("eps", [0.0, 1e-6, 0.1])
+@pytest.mark.parametrize("n", [2, 3, 4])
+@pytest.mark.parametrize("size", [1.0, 10.0, 30.0, 80.0])
+def test_float32_is_exact_to_the_rounding_of_its_logits(size, n, eps, order, first):
+    """Values and gradients, of the largest entry; but a gradient that all but vanishes is a difference of numbers near
+    one, and is held to a hundredth of them."""
+    logits = logits_of_range(size, n).float()
+    weights = torch.randn(logits.shape, generator=torch.Generator().manual_seed(1))
+    found = {}
+    for f, dtype in ((sinkhorn, torch.float32), (sinkhorn_plain, torch.float64)):
+        leaf = logits.to(dtype).requires_grad_()
+        M = f(leaf, 20, order, eps, first)
+        found[dtype] = M.detach(), *torch.autograd.grad((M * weights).sum(), leaf)
+    ulp = torch.finfo(torch.float32).eps * max(size, 4)
+    for ours, exact in zip(found[torch.float32], found[torch.float64], strict=True):
+        assert (ours - exact).abs().max() <= 2 * ulp * exact.abs().max().clamp_min(0.01)
 
 
 @pytest.mark.parametrize("iterations", [1, 3, 20])

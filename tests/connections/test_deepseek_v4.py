@@ -6,8 +6,8 @@ import torch
 from pydantic import ValidationError
 
 from mhcnb import registry
-from mhcnb.connections.base import DIALECTS
 from mhcnb.connections.birkhoff import sinkhorn
+from mhcnb.connections.config import DIALECTS
 from mhcnb.connections.ends import Ends
 
 SOFT = torch.tensor([[1, 2, 0, -1], [0, 0.5, 1, 3], [-2, 0, 1, 0], [2, -1, 0.5, 1]], dtype=torch.float64)

@@ -1,10 +1,14 @@
 """Every entry of the registry, made small. A new connection or model is under contract as soon as its file exists."""
 
+from contextlib import contextmanager
+
 import pytest
 import torch
 from pydantic import ValidationError
 
 from mhcnb import load_config, registry
+from mhcnb.connections import mhc, ops
+from mhcnb.connections.birkhoff import sinkhorn_plain
 
 SIZES = {"model.width": 24, "model.layers": 3, "model.heads": 2, "model.block_size": 12, "model.vocab_size": 64}
 SMALL = {"gpt": SIZES, "rlm": SIZES | {"model.kv_heads": 1}}
@@ -68,3 +72,30 @@ def small(request):
         return load_config(path, {"connection.name": connection} | spoken | SMALL.get(model, {}) | (overrides or {}))
 
     return small
+
+
+@pytest.fixture
+def plain_forms(monkeypatch):
+    """A context in which connections take the plain form of every operation, and autograd its gradients."""
+
+    def project(X, weight, kind, eps, gating=None):
+        x = X if X.shape[-1] == len(weight) else X.flatten(-2)
+        raw = ops.norm_project_plain(x.to(weight.dtype), weight, kind, eps)
+        if gating is None:
+            return raw, None
+        gates = [gating.gate[g].expand(width) for g, width in zip(gating.gates, gating.widths, strict=True)]
+        return torch.cat(gates) * raw + torch.cat(gating.bias), None
+
+    def read(X, on, pre, post, res):
+        return ops.read_plain(pre, X), (res, X, post)
+
+    @contextmanager
+    def plain():
+        with monkeypatch.context() as patch:
+            patch.setattr(ops, "project", project)
+            patch.setattr(ops, "read", read)
+            patch.setattr(ops, "write", lambda entered, y: ops.write_plain(*entered, y))
+            patch.setattr(mhc, "sinkhorn", sinkhorn_plain)
+            yield
+
+    return plain

@@ -5,7 +5,8 @@ import torch
 from torch.func import functional_call
 
 from mhcnb import registry
-from mhcnb.connections.base import DIALECTS, Maps
+from mhcnb.connections.base import Maps
+from mhcnb.connections.config import DIALECTS
 
 WIDTHS = [(2, 3), (3, 4), (4, 2)]
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from mhcnb import build_model, registry
-from mhcnb.connections.base import DIALECTS
+from mhcnb.connections.config import DIALECTS
 from mhcnb.errors import DataError
 from mhcnb.layers.cache import Cache
 from mhcnb.models.generation import generate

@@ -5,7 +5,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from mhcnb import build_model
-from mhcnb.connections.base import DIALECTS, Connection
+from mhcnb.connections.base import Connection
+from mhcnb.connections.config import DIALECTS
 from mhcnb.layers.site import sites
 
 

@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from mhcnb.connections.base import DIALECTS
+from mhcnb.connections.config import DIALECTS
 
 
 def normed(x, config, gamma):

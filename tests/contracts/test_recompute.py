@@ -15,6 +15,7 @@ from mhcnb.layers.recompute import recompute
 from mhcnb.layers.site import probing, sites
 
 HOW = ["connection", "block"]
+GROUP = 4  # of six sites in three blocks
 SIZES = {"model.width": 64, "model.block_size": 64}  # where activations outweigh what is kept once, e.g. random state
 
 
@@ -52,7 +53,7 @@ def tokens(model, rows=2, t=10):
 
 
 def loss_and_gradients(model, how, dtype=None):
-    recompute(model, how)
+    recompute(model, how, GROUP)
     model.zero_grad()
     torch.manual_seed(0)
     with torch.autocast("cpu", dtype, enabled=dtype is not None):
@@ -80,7 +81,7 @@ def test_less_is_kept_for_backward_and_nothing_after_it(small, model_name, conne
     keeps nothing, so connection = none."""
     model, kept, left = build_model(small(model_name, connection_name, SIZES)), {}, {}
     for how in ("none", *HOW):
-        recompute(model, how)
+        recompute(model, how, GROUP)
         with no_collector(), Storages(model) as storages:
             loss = model({"inputs": tokens(model, 2, 64)}).hidden.square().mean()
             kept[how] = storages.alive()
@@ -89,7 +90,7 @@ def test_less_is_kept_for_backward_and_nothing_after_it(small, model_name, conne
             left[how] = storages.alive()
     several = any(site.connection.n > 1 for site in sites(model).values())
     assert kept["block"] < 0.5 * kept["none"]
-    assert kept["connection"] < 0.87 * kept["none"] if several else kept["connection"] == kept["none"]
+    assert kept["connection"] < 0.75 * kept["none"] if several else kept["connection"] == kept["none"]
     assert kept["block"] < kept["connection"]
     assert left["block"] == left["connection"] == left["none"] == loss.untyped_storage().nbytes()
 

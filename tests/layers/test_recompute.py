@@ -14,13 +14,16 @@ from torch import nn
 from mhcnb import build_model, registry
 from mhcnb.config import load_config
 from mhcnb.layers import recompute as module
-from mhcnb.layers.recompute import recompute
+from mhcnb.layers.recompute import best_group, recompute
+from mhcnb.layers.site import sites
 from mhcnb.layers.stack import Stack
 from mhcnb.run import Run
 from mhcnb.training.loop import train
 
 HOW = ["none", "connection", "block"]
 TIMES = {"none": 1, "connection": 1, "block": 2}  # that a branch runs in a forward and a backward
+GROUPS = ["auto", 1, 3, 4, 9]  # of four sites in two blocks
+WAYS = [*(("connection", group) for group in GROUPS), ("block", "auto")]
 MEASURED = {"time_s", "tokens_per_s", "step_ms", "mfu", "peak_memory_gb"}
 D = 8
 
@@ -37,14 +40,15 @@ class Branch(nn.Module):
         return torch.tanh(u @ self.weight)
 
 
-def stack(how, branches, connection="mhc"):
-    config = registry.load("connections", connection).Config(name=connection)
-    made = Stack(config, D, [{"a": (a, None), "b": (b, None)} for a, b in branches], torch.Generator().manual_seed(0))
+def stack(how, branches, connection="mhc", group="auto"):
+    """With norms before the second branches."""
+    config, norm = registry.load("connections", connection).Config(name=connection), nn.LayerNorm(D)
+    made = Stack(config, D, [{"a": (a, None), "b": (b, norm)} for a, b in branches], torch.Generator().manual_seed(0))
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in made.parameters():
             parameter += 0.3 * torch.randn(parameter.shape, generator=generator)
-    recompute(made, how)
+    recompute(made, how, group)
     return made
 
 
@@ -79,13 +83,34 @@ def test_connections_of_one_stream_are_left_as_they_are(monkeypatch):
     stack("connection", pairs(), "residual")(entering(), nn.Identity()).sum().backward()
 
 
-@pytest.mark.parametrize("how", HOW[1:])
+def test_the_best_group_is_the_published_one():
+    """√(nL / (n + 2)), of mHC: 6.3 of 60 sublayers with 4 streams."""
+    assert best_group(60, 4) == 6
+    for count, n in ((1, 4), (48, 4), (48, 8), (200, 4), (600, 2)):
+        assert best_group(count, n) == pytest.approx((n * count / (n + 2)) ** 0.5, rel=0.23)
+
+
+@pytest.mark.parametrize("group", GROUPS[1:])
+def test_states_are_kept_at_the_start_of_each_group(group, monkeypatch):
+    """Those that enter every `group`-th site, whatever the blocks."""
+    kept, entered = [], []
+    monkeypatch.setattr(module, "checkpoint", lambda f, X, f_=module.checkpoint, **k: kept.append(X) or f_(f, X, **k))
+    made = stack("connection", pairs(), group=group)
+    for site in sites(made).values():
+        site.register_forward_pre_hook(lambda site, inputs: entered.append(inputs[0].detach()))
+    made(entering(), nn.Identity())
+    assert len(entered) == 4
+    assert len(kept) == len(entered[::group])
+    assert all(torch.equal(a, b) for a, b in zip(kept, entered[::group], strict=True))
+
+
+@pytest.mark.parametrize(("how", "group"), WAYS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_gradients_with_frozen_branches_and_streams_of_both_types(how, dtype):
+def test_gradients_with_frozen_branches_and_streams_of_both_types(how, group, dtype):
     """A frozen branch behind a frozen entry has an output without gradient; and backward may come twice."""
     found = []
     for way in ("none", how):
-        made = stack(way, pairs()).to(dtype)
+        made = stack(way, pairs(), group=group).to(dtype)
         made.get_submodule("0").requires_grad_(False)
         made.get_submodule("1.b").branch.requires_grad_(False)
         loss = made(entering(dtype).detach(), nn.Identity()).float().square().sum()
@@ -107,7 +132,7 @@ def test_a_run_has_the_records_of_one_that_recomputes_nothing(small, tmp_path, m
         run = Run(tmp_path / way)
         lines = [line for kind in ("train", "eval", "maps") for line in run.results(kind)]
         records.append([{k: v for k, v in line.items() if k not in MEASURED} for line in lines])
-    assert len(calls) == 6 * 2 * 2  # updates, micro-batches, blocks
+    assert len(calls) == 6 * 2 * 2  # updates, micro-batches, blocks or, of four sites, groups
     assert {line["type"] for line in records[0]} == {"train", "eval", "maps"}
     assert records[0] == records[1]
 
@@ -133,7 +158,7 @@ def _rank(rank, store):
     plain = _gradients(nn.parallel.DistributedDataParallel(build_model(config)), rank)
     for how in HOW[1:]:
         model = build_model(config)
-        recompute(model, how)
+        recompute(model, how, 3)  # of four sites
         found = _gradients(nn.parallel.DistributedDataParallel(model), rank)
         assert all(torch.equal(a, b) for a, b in zip(found, plain, strict=True)), how
     assert not torch.equal(_gradients(build_model(config), rank)[0], plain[0])
