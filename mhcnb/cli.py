@@ -96,17 +96,11 @@ def train(arguments: tuple[str, ...], out: Path | None, resume: Path | None, wei
 @click.argument("run", type=click.Path(path_type=Path))
 @OVERRIDES
 def evaluate(run: Path, overrides: tuple[str, ...]) -> None:
-    """Loss, perplexity and accuracy of a run's last checkpoint, as words (stderr) and JSON (stdout)."""
+    """Loss and accuracy of a run's last checkpoint, as words (stderr) and JSON (stdout)."""
     from mhcnb.config import parse_overrides
     from mhcnb.training.evaluate import evaluate_run
 
-    found = evaluate_run(run, parse_overrides(overrides))
-    click.echo(
-        f"{run}: loss {found['loss']:.4f} nats a token (perplexity {found['perplexity']:.2f}); the next token is the "
-        f"most likely one {found['accuracy']:.1%} of the time, among the five most likely {found['top5_accuracy']:.1%}",
-        err=True,
-    )
-    click.echo(json.dumps(found))
+    click.echo(json.dumps(evaluate_run(run, parse_overrides(overrides))))
 
 
 @main.command()

@@ -10,7 +10,7 @@ import click
 log = logging.getLogger(__name__)
 # those of the first line run on a device, beside peers
 PLACED = ("step", "connection", "sinkhorn", "compile")
-CASES = (*PLACED, "rlm", "generate", "reader", "imports", "record", "save", "prepare")
+CASES = (*PLACED, "rlm", "hrm", "generate", "reader", "imports", "record", "save", "prepare")
 KINDS = (".png", ".pdf", ".svg")
 PATH = click.Path(path_type=Path, dir_okay=False)
 
@@ -26,7 +26,9 @@ def _file(ctx: click.Context, parameter: click.Parameter, file: Path | None) -> 
 
 @click.command()
 @click.argument("cases", nargs=-1, type=click.Choice(CASES))
-@click.option("--peer", "peers", multiple=True, metavar="NAME=PATH", help="mhc-lite=DIR: a checkout to time, too.")
+@click.option(
+    "--peer", "peers", multiple=True, metavar="NAME=PATH", help="mhc-lite=DIR or hrm=DIR: a checkout to time, too."
+)
 @click.option("--device", default="auto", help="Of step, connection, sinkhorn, compile; auto: an accelerator, or cpu.")
 @click.option("--json", "file", type=PATH, callback=_file, help="Write the figures there, too.")
 @click.option("--picture", type=PATH, callback=_file, help="Draw them there, too: a .png, .pdf or .svg.")
@@ -35,15 +37,18 @@ def bench(cases: tuple[str, ...], peers: tuple[str, ...], device: str, file: Pat
 
     PyPI's hyper-connections is timed where it is installed.
     """
+    from mhcnb.bench.hrm_peer import apart
     from mhcnb.bench.measure import held, table
     from mhcnb.bench.peers import peers as found
     from mhcnb.bench.place import place
 
-    where, timings = place(device, found(peers)), []
+    others, original = apart(peers)
+    where, timings = place(device, found(others)), []
     for case in cases or CASES:
         log.info(f"timing {case}{' on ' + where.words() if case in PLACED else ''}")
         run = getattr(importlib.import_module(f"mhcnb.bench.{case}"), case)
-        timings += run(where) if case in PLACED else run()
+        arguments = {"hrm": (original,)}.get(case, (where,) if case in PLACED else ())
+        timings += run(*arguments)
     click.echo("\n".join([table(timings), *held(timings)]))
     if file:
         file.write_text(json.dumps([t._asdict() for t in timings], indent=1) + "\n")

@@ -1,4 +1,4 @@
-"""`mhcnb data`: token shards, from a person's own text or from a hub."""
+"""`mhcnb data`: token shards, from a person's own text or from a hub, and puzzles."""
 
 import json
 from pathlib import Path
@@ -14,9 +14,22 @@ ON_BAD = click.option(
 )
 
 
+class Span(click.ParamType):
+    """`30`, or `22-30` for the least and the most, as a pair."""
+
+    name = "N or N-N"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        """(least, most)."""
+        first, dash, last = str(value).partition("-")
+        if not first.isdecimal() or bool(dash) != last.isdecimal():
+            self.fail(f"{value!r}: expected a number, as 30, or two, as 22-30", param, ctx)
+        return int(first), int(last or first)
+
+
 @click.group()
 def data() -> None:
-    """Prepare your own text, fetch published shards, check a folder."""
+    """Prepare your own text or puzzles, make puzzles, fetch published shards, check a folder."""
 
 
 @data.command()
@@ -96,7 +109,49 @@ def download(
 @click.argument("root")
 @click.option("--vocab", type=int, help="Vocabulary of the model; default what meta.json says.")
 def check(root: str, vocab: int | None) -> None:
-    """Read every token of a data folder: formats, lengths, ids, and a file in both splits."""
+    """Read every token of a data folder: formats, lengths, ids, and a file in both splits.
+
+    Of puzzles (a CSV, a folder of train.csv and test.csv, or one of arrays): rules, answers, numbers of solutions, and
+    grids in both splits.
+    """
+    from mhcnb.data.puzzles import check as puzzles
     from mhcnb.data.shards import check_all
 
-    click.echo(json.dumps(check_all(root, vocab), indent=1))
+    path = Path(root)
+    found = puzzles.check_all(path) if puzzles.holds_puzzles(path) else check_all(root, vocab)
+    click.echo(json.dumps(found, indent=1))
+
+
+@data.command()
+@click.option("--out", "--output-dir", required=True, type=click.Path(path_type=Path), help="A new folder.")
+@click.option("--csv", help="Your own: a file, or a folder of train.csv and test.csv; or owner/name on Hugging Face.")
+@click.option("--train", "--subsample-size", type=click.IntRange(min=1), help="Training puzzles [1000, or all of CSV].")
+@click.option("--test", type=click.IntRange(min=1), help="Test puzzles [1000; all, or a tenth, of CSV].")
+@click.option("--size", type=click.Choice(["9", "4"]), help="Of generated grids [9].")
+@click.option("--clues", type=Span(), help="Of a generated puzzle [30; 6-12 of size 4; fewest with --rating].")
+@click.option("--rating", type=Span(), help="Generate puzzles that take so many backtracks, N or N-N [singles do].")
+@click.option("--min-difficulty", type=click.IntRange(min=0), help="Leave puzzles of CSV with a smaller rating out.")
+@click.option("--augmentations", "--num-aug", default=0, show_default=True, help="Copies of each training puzzle.")
+@click.option("--seed", default=0, show_default=True, help="Draws puzzles, copies, and the split of one CSV.")
+def sudoku(out: Path, csv: str | None, size: str | None, **options: Any) -> None:
+    """Sudoku puzzles for training: new ones, or those of a CSV (source, question, answer, rating).
+
+    OUT has the array layout of HRM; train on it with data.root=OUT. Puzzles on one solution grid stay in one split.
+    """
+    from mhcnb.data.puzzles import prepare as puzzles
+    from mhcnb.data.sudoku import SudokuConfig
+
+    asked = {name: value for name, value in options.items() if value is not None}
+    if csv and (size or {"clues", "rating"} & set(asked)):
+        raise click.UsageError("--size, --clues and --rating are for generated puzzles; --csv has its own")
+    if not csv and "min_difficulty" in asked:
+        raise click.UsageError("--min-difficulty goes with --csv; of generated puzzles --rating says how hard they are")
+    section = SudokuConfig.build({"size": int(size or 9)} | asked, "mhcnb data sudoku")
+    if csv:
+        record = puzzles.write_built(out, puzzles.located(csv), section.recipe)
+    else:
+        record = puzzles.write_generated(out, section.kind, section.recipe)
+    train, test = record["puzzles"]["train"], record["puzzles"]["test"]
+    click.echo(f"{train:,} training puzzles with {section.augmentations:,} copies of each, {test:,} test puzzles")
+    preset = "small" if record["size"] == 9 else "tiny4x4"
+    click.echo(f"ready: mhcnb train params/hrm/{preset}.yaml data.root={out}")

@@ -10,84 +10,19 @@ import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import Field, SerializeAsAny, field_validator
 
 from mhcnb import registry, renames, yamlfile
+from mhcnb.config_train import LogConfig, TrainConfig
 from mhcnb.dotted import assign, flatten
 from mhcnb.errors import ConfigError
-from mhcnb.section import Named, Natural, Positive, Section
+from mhcnb.section import Named, Section
 
 log = logging.getLogger(__name__)
 AXIS = {"connection": "connections", "model": "models", "data": "data", "objective": "objectives"}
-
-
-class TrainConfig(Section):
-    """Updates, batches, optimizer. The global batch is micro_batch x accumulation whatever the number of processes."""
-
-    steps: Positive
-    micro_batch: Positive = 16
-    accumulation: Positive = 1
-    lr: Annotated[float, Field(gt=0)]
-    schedule: Literal["cosine", "linear", "constant", "wsd"] = "cosine"  # from lr to min_lr after the warm-up
-    min_lr: Annotated[float, Field(ge=0)] = 0.0
-    warmup: Natural = 0
-    decay: Annotated[float, Field(gt=0, le=1)] = 0.2  # the share of the updates in which wsd falls, at the end
-    connection_lr: Annotated[float, Field(gt=0)] = 1.0  # times the rate, for the parameters of connections
-    weight_decay: Annotated[float, Field(ge=0)] = 0.1
-    betas: Annotated[tuple[float, float], Field(strict=False)] = (0.9, 0.95)
-    clip: Annotated[float, Field(ge=0)] = 1.0  # 0: no clipping
-    device: str = "auto"
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"  # of autocast; auto: see training.device
-    compile: bool = False
-    recompute: Literal["none", "connection", "block"] = "none"  # in backward, instead of keeping its activations
-    recompute_group: Positive | Literal["auto"] = "auto"  # sites a group of recompute: connection; auto: least memory
-    eval_every: Positive = 100
-    eval_batches: Positive = 8
-    save_every: Natural = 0  # updates between checkpoints; 0: by time alone
-    save_minutes: Annotated[float, Field(ge=0)] = 10.0  # 0: by updates alone
-    keep_last: Annotated[int, Field(ge=2)] = 3  # beside the best; one alone may be the one that is damaged
-    resume: Literal["never", "auto"] = "never"  # auto: go on from the run's newest sound checkpoint, if any
-    weights: str | None = None  # a run or checkpoint folder whose weights a new run starts from
-    timeout_s: Annotated[float, Field(gt=0)] = 300.0  # that a process waits for the others
-
-    @field_validator("betas")
-    @classmethod
-    def _betas(cls, betas: tuple[float, float]) -> tuple[float, float]:
-        if not all(0 <= beta < 1 for beta in betas):
-            raise ValueError(f"both must lie in [0, 1), got {betas}")
-        return betas
-
-    def warnings(self) -> list[str]:
-        """What is allowed but hardly meant."""
-        found = []
-        if self.warmup > self.steps:
-            found.append(f"train.warmup {self.warmup} > train.steps {self.steps}: the rate stays on its ramp")
-        if self.eval_every > self.steps:
-            found.append(
-                f"train.eval_every {self.eval_every} > train.steps {self.steps}: evaluated at start and end only"
-            )
-        if self.min_lr > self.lr:
-            found.append(f"train.min_lr {self.min_lr:g} > train.lr {self.lr:g}: the rate rises after the warm-up")
-        if self.recompute_group != "auto" and self.recompute != "connection":
-            found.append(
-                f"train.recompute_group {self.recompute_group} groups nothing: train.recompute={self.recompute}"
-            )
-        return found
-
-
-class LogConfig(Section):
-    """How often metrics and maps are written, and from where on they are remarked upon."""
-
-    every: Positive = 10
-    maps_every: Natural = 0  # gains of the connections, from 1024 validation tokens; 0: never
-    warn_gain: Annotated[float, Field(gt=0)] = 2.0  # of the map of one site, mean over tokens
-    warn_excess: Annotated[float, Field(ge=0)] = 1e-3  # of a composite, as a share of its method's bound
-    warn_grad_norm: Annotated[float, Field(gt=0)] = 10.0
-    tensorboard: bool = False  # beside results.jsonl, in logs/tensorboard
-    wandb: str | None = None  # the project of Weights & Biases to send to
-    wandb_entity: str | None = None  # whose project it is; None: of the one who is logged in
+LENGTH = {"train.steps": "epochs", "train.epochs": "steps"}  # of a run: an override of one takes the other's place
 
 
 class RunConfig(Section):
@@ -204,8 +139,8 @@ def _section_class(section: str, value: Mapping) -> type[Named]:
 
 
 def _drop_stale(values: dict, given: Mapping[str, Any]) -> list[str]:
-    """Removes from `values` what an override of a name or a dialect makes stale; returns the dotted keys."""
-    dropped = []
+    """Removes from `values` what an override of a name, a dialect or a length makes stale; returns the dotted keys."""
+    dropped = [f"train.{other}" for key, other in LENGTH.items() if key in given and _drop_length(values, given, other)]
     for section in AXIS:
         base, name = values.get(section), given.get(f"{section}.name")
         if not isinstance(base, dict) or not isinstance(name, str | None):
@@ -219,3 +154,9 @@ def _drop_stale(values: dict, given: Mapping[str, Any]) -> list[str]:
             del base[field]
             dropped.append(f"{section}.{field}")
     return dropped
+
+
+def _drop_length(values: dict, given: Mapping[str, Any], other: str) -> bool:
+    """Whether train.`other` said how long to train, and is gone."""
+    train = values.get("train")
+    return f"train.{other}" not in given and isinstance(train, dict) and bool(train.pop(other, 0))

@@ -81,7 +81,7 @@ class Section(BaseModel):
         if error["type"] == "missing":
             return f"{place}: {shown} is missing; give it a value"
         if original is not None:  # raised by one of our validators, which name the value
-            return f"{place}: {shown}: {original}"
+            return f"{place}: {shown}: {original}" if shown else f"{place}: {original}"
         got = error.get("input")
         message = error["msg"].removeprefix("Input should be ")
         return f"{place}: {shown} = {got!r} ({type(got).__name__}); expected {message}"

@@ -29,7 +29,7 @@ def test_a_missing_section_or_field(tmp_path):
         refused(f"{section} is missing", path)
     del values["train"]["steps"]
     path.write_text(yaml.safe_dump(values))
-    refused(r"part.yaml:\d+: train.steps is missing", path)
+    refused(r"part.yaml:\d+: train: give steps, the number of updates, 1 or more, or epochs", path)
 
 
 def test_all_errors_at_once():

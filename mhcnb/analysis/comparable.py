@@ -10,7 +10,7 @@ from mhcnb.analysis.compare import Member, flat
 FREE = ("connection.name", "seed", "preset", "log.", "train.eval_every", "data.cache")  # differ without harm
 # first match decides; {}: what the difference means for a reader of the figures
 MEANING = {
-    "data.": "they are not trained and evaluated on the same text: losses do not compare",
+    "data.": "they are not trained and evaluated on the same data: losses do not compare",
     "objective.": "their losses are not one quantity",
     "model.vocab_size": "a loss per token of another vocabulary is another quantity: losses do not compare",
     "model.block_size": "more or less context lowers or raises every loss",

@@ -28,10 +28,13 @@ class Ends(nn.Module):
 
     def expand(self, x: Tensor) -> Tensor:
         """x [*b, d] to X [*b, n, d]."""
-        return x.unsqueeze(-2).repeat_interleave(self.config.streams, dim=-2)
+        X = x.unsqueeze(-2)
+        return X if self.config.streams == 1 else X.repeat_interleave(self.config.streams, dim=-2)
 
     def reduce(self, X: Tensor, norm: Callable[[Tensor], Tensor]) -> Tensor:
         """X [*b, n, d] to x [*b, d], through the model's final norm."""
+        if self.config.streams == 1:
+            return norm(X.squeeze(-2))
         rule = self.config.reduce
         if rule == "norm_sum":
             return norm(X).sum(-2)

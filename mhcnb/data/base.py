@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+import torch
+
 from mhcnb.config import RunConfig
 from mhcnb.models.base import Batch
 from mhcnb.objectives.base import Clock
@@ -16,6 +18,7 @@ class Source:
 
     Config: ClassVar[type[Named]]
     vocab_size: int | None  # as the data's meta says; None where nothing says it
+    epoch_rows: int | None = None  # that one pass over the data visits; None: the data have no epochs
 
     def __init__(self, config: RunConfig) -> None:
         """Finds and opens the data. Raises DataError before anything slow."""
@@ -26,12 +29,34 @@ class Source:
         """The vocabulary where the section `data` alone decides it, without opening anything."""
         return None
 
+    @property
+    def sizes(self) -> dict[str, int]:
+        """What the data say of sizes that a model may leave to them, by the name of its field."""
+        return {} if self.vocab_size is None else {"vocab_size": self.vocab_size}
+
+    @classmethod
+    def known_sizes(cls, config: Any) -> dict[str, int]:
+        """Those that the section `data` alone decides, without opening anything."""
+        known = cls.known_vocab_size(config)
+        return {} if known is None else {"vocab_size": known}
+
+    @classmethod
+    def known_epoch_rows(cls, config: Any) -> int | None:
+        """`epoch_rows` where the section `data` alone decides it, without opening anything."""
+        return None
+
     def check(self, config: RunConfig) -> None:
         """The data against the final configuration (vocabulary, lengths). Raises DataError."""
 
     def train_batch(self, clock: Clock, first: int, count: int) -> Batch:
         """Rows first .. first + count of the global batch of this step."""
         raise NotImplementedError
+
+    @classmethod
+    def blank_batch(cls, config: RunConfig, rows: int) -> Batch:
+        """As `train_batch` gives it, without values: for what a run will cost."""
+        shape = rows, getattr(config.model, "block_size", 1)
+        return {name: torch.empty(shape, dtype=torch.int64) for name in ("inputs", "targets")}
 
     def evaluation_batch(self, split: Split, first: int, count: int, total: int) -> Batch:
         """Rows first .. first + count of the `total` fixed ones of a split: the same for every method and seed."""

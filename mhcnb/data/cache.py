@@ -18,6 +18,12 @@ def cache_folder() -> Path:
     return Path(given) if given else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mhcnb"
 
 
+def refuse_used(out: Path) -> None:
+    """Raises DataError where a new folder would cover something."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise DataError(f"{out} already holds something; nothing was changed. Give a new folder, or move it away")
+
+
 @contextmanager
 def appearing(folder: Path) -> Iterator[Path]:
     """A new folder to fill, which takes the name `folder` when the block ends well and vanishes otherwise.

@@ -1,25 +1,25 @@
-"""Token shards from ModelScope and from the Hugging Face hub, into one folder.
+"""Token shards, or tables of puzzles, from ModelScope and from the Hugging Face hub, into one folder.
 
 Each client shows progress, retries, resumes where a connection was cut and checks sizes. Here: what is there already
 never touches the network, a folder of the user's is never written over, every shard is checked after it came, and all
 that can go wrong is one DataError that says what to do. `download.json` in the folder records what it holds.
 """
 
-import errno
 import fnmatch
+import functools
 import hashlib
 import json
 import logging
 import os
 import re
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from filelock import FileLock
 
 from mhcnb.data.cache import cache_folder
+from mhcnb.data.explained import explained
 from mhcnb.data.layout import GLOBS
 from mhcnb.data.meta import read_meta
 from mhcnb.data.shardfile import Shard
@@ -30,8 +30,8 @@ log = logging.getLogger(__name__)
 
 FINEWEB = "kjj0/fineweb10B-gpt2"
 BESIDE = ("*meta.json", "*tokenizer.json")  # fetched with the shards where a data set has them
+TABLES = ["train.csv", "test.csv"]  # of a data set of puzzles
 RECORD = "download.json"
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Origin(NamedTuple):
@@ -83,25 +83,49 @@ def download_hub(
         raise DataError(f"train shards: {train_shards}; expected 1 or more")
     origin = Origin("huggingface", dataset, revision)
 
+    names = functools.partial(_chosen, origin, train_shards=train_shards)
+    return _from_hub(origin, Path(out) if out else _place(origin, None), {"train_shards": train_shards}, names)
+
+
+def download_tables(dataset: str, hub: str, revision: str | None = None, cache: str | None = None) -> Path:
+    """The folder in the cache with train.csv and test.csv of a data set of puzzles on `huggingface` or `modelscope`.
+
+    Raises DataError.
+    """
+    if hub == "modelscope":
+        return download_modelscope(dataset, revision=revision or "master", cache=cache, patterns=TABLES)
+    origin = Origin(hub, dataset, revision or "main")
+
+    def names(there: list[str]) -> list[str]:
+        if not set(TABLES) <= set(there):
+            raise _nothing_matched(origin, TABLES, there)
+        return TABLES
+
+    return _from_hub(origin, _place(origin, cache), {"patterns": TABLES}, names)
+
+
+def _from_hub(origin: Origin, folder: Path, wanted: dict[str, Any], choose: Callable[[list[str]], list[str]]) -> Path:
+    """`folder` with the files that `choose` takes of the names of a Hugging Face data set."""
+
     def get(folder: Path) -> list[str]:
         from huggingface_hub import HfApi, hf_hub_download
         from huggingface_hub.hf_api import RepoFile
 
-        server: dict[str, Any] = {"repo_type": "dataset", "revision": revision}
+        server: dict[str, Any] = {"repo_type": "dataset", "revision": origin.revision}
         endpoint = os.environ.get("HF_ENDPOINT")
-        tree = HfApi(endpoint=endpoint).list_repo_tree(dataset, recursive=True, **server)
+        tree = HfApi(endpoint=endpoint).list_repo_tree(origin.dataset, recursive=True, **server)
         listed = {entry.path: entry for entry in tree if isinstance(entry, RepoFile)}
-        names = _chosen(origin, list(listed), train_shards)
+        names = choose(list(listed))
         for name in names:
             if _unlike(folder / name, listed[name]):
                 (folder / name).unlink(missing_ok=True)  # the client would take it for good
-            hf_hub_download(dataset, name, local_dir=folder, endpoint=endpoint, **server)
+            hf_hub_download(origin.dataset, name, local_dir=folder, endpoint=endpoint, **server)
             if wrong := _unlike(folder / name, listed[name]):
                 (folder / name).unlink()
                 raise DataError(f"{origin}: what came as {name} is damaged and was removed: {wrong}; fetch it again")
         return names
 
-    return _fetch(Path(out) if out else _place(origin, None), origin, {"train_shards": train_shards}, get)
+    return _fetch(folder, origin, wanted, get)
 
 
 def _chosen(origin: Origin, names: list[str], train_shards: int) -> list[str]:
@@ -133,7 +157,7 @@ def _fetch(folder: Path, origin: Origin, wanted: dict[str, Any], get: Callable[[
             if not _record(folder):
                 write_json(folder / RECORD, origin._asdict())
             names = sorted(get(folder))
-            if not any(name.endswith(".bin") for name in names):
+            if all(name.endswith(".json") for name in names):  # that stands beside
                 raise _nothing_matched(origin, list(wanted.values()), names)
             sizes = {name: (folder / name).stat().st_size for name in names}
             _check_shards(folder, names)
@@ -143,7 +167,7 @@ def _fetch(folder: Path, origin: Origin, wanted: dict[str, Any], get: Callable[[
     except ModuleNotFoundError as error:
         raise DataError(f"{origin}: {error.name} is not installed: `pip install 'mhcnb[hub]'`") from error
     except Exception as error:  # the clients raise their own, those of requests and httpx, and OSError
-        raise _explained(error, origin, folder) from error
+        raise explained(error, origin, folder) from error
     return folder
 
 
@@ -200,43 +224,8 @@ def _check_shards(folder: Path, names: list[str]) -> None:
 
 def _nothing_matched(origin: Origin, patterns: list[Any], names: list[str]) -> DataError:
     there = ", ".join(sorted(names)[:8]) or "nothing that matched"
+    what = "tables of puzzles" if TABLES in (patterns, *patterns) else "token shards"
     return DataError(
-        f"{origin}: no token shards: nothing matched {patterns}; found {there}. "
+        f"{origin}: no {what}: nothing matched {patterns}; found {there}. "
         "Look at the names on its page and give patterns, or another data set"
     )
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """An error and what lies behind it; ModelScope's keeps one a file."""
-    while error is not None:
-        yield error
-        for behind in getattr(error, "failed_files", {}).values():
-            yield from _causes(behind)
-        error = error.__cause__ or error.__context__
-
-
-def _explained(error: Exception, origin: Origin, folder: Path) -> DataError:
-    causes = list(_causes(error))
-    codes = {getattr(e, "status_code", None) or getattr(getattr(e, "response", None), "status_code", 0) for e in causes}
-    kinds = " ".join(cls.__name__ for e in causes for cls in type(e).__mro__)
-    again = "run the same again: it goes on where it stopped"
-    if any(isinstance(e, OSError) and e.errno in NO_ROOM for e in causes):
-        free = shutil.disk_usage(folder if folder.exists() else folder.anchor or ".").free / 1e9
-        text = f"no room in {folder}: disk full ({free:.1f} GB free); make room or give another folder, then {again}"
-    elif codes & {401, 403, 404}:
-        text = (
-            "no such data set, revision or file, or it is private; check the spelling, or log in with the hub's client"
-        )
-    elif "Integrity" in kinds:
-        text = f"what came is not what the hub lists (wrong size or checksum), nothing was kept: {_first(error)}"
-    elif re.search("Connect|Timeout|Network|Offline", kinds):
-        text = f"the network failed ({_first(error)}); {again}, or copy shards into a folder and give it as data.root"
-    else:
-        text = f"{_first(error)}; {again}"
-    return DataError(f"{origin}: {text}")
-
-
-def _first(error: BaseException) -> str:
-    """The last word of the innermost error, on one line."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-    return " ".join(lines)[:300]

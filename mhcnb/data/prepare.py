@@ -19,7 +19,7 @@ from typing import Any
 from tqdm import tqdm
 
 from mhcnb.data.assemble import SPLITS, assemble, say_read
-from mhcnb.data.cache import appearing, cache_folder, made_once
+from mhcnb.data.cache import appearing, cache_folder, made_once, refuse_used
 from mhcnb.data.encoder import encode_all
 from mhcnb.data.recipe import Recipe
 from mhcnb.data.spool import Spool, workplace
@@ -47,7 +47,7 @@ def prepare(texts: list[Path], out: Path, recipe: Recipe, processes: int | None 
     it. Raises DataError for text that cannot be used, and then leaves nothing behind, and for an `out` in use.
     """
     out = Path(out)
-    _refuse_used(out)
+    refuse_used(out)
     recipe.check()
     if processes is not None and processes < 1:
         raise DataError(f"{processes} processes; expected at least 1")
@@ -58,7 +58,7 @@ def prepare(texts: list[Path], out: Path, recipe: Recipe, processes: int | None 
         for left in out.parent.glob(f".{out.name}.part-*"):  # of one that was killed while it wrote
             shutil.rmtree(left, ignore_errors=True)
         spool, codec = _encoded(work, files, recipe, codec, processes)
-        _refuse_used(out)
+        refuse_used(out)
         with appearing(out) as part:
             return _finish(part, spool, codec, recipe, files)
 
@@ -117,11 +117,6 @@ def learn_tokenizer(files: list[TextFile], recipe: Recipe) -> Codec:
     documents = (text for file in files for batch in batches(file, recipe) for text in texts_of(batch, recipe)[0])
     some = (text for i, text in enumerate(documents) if int((i + 1) * share) > int(i * share))
     return train_tokenizer(some, recipe.vocab, size > LONG)
-
-
-def _refuse_used(out: Path) -> None:
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise DataError(f"{out} already holds something; nothing was changed. Give a new folder, or move it away")
 
 
 def _work(files: list[TextFile], recipe: Recipe, codec: Codec | None) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Causal self-attention, and where tokens stand for it."""
+"""Self-attention, causal or not, and where tokens stand for it."""
 
 from typing import NamedTuple
 
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from mhcnb.errors import DataError
 from mhcnb.layers.cache import Cache
-from mhcnb.layers.linear import linear
+from mhcnb.layers.linear import linear, truncated
 from mhcnb.layers.rope import Rotation, rotate
 
 
@@ -17,6 +17,7 @@ class Attention(nn.Module):
 
     dropout: float
     out: nn.Linear
+    causal = True  # where no mask says it
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, cache: Cache | None) -> Tensor:
         """q [b, t, h, k]; k, v [b, t, h', k], each for h/h' of the heads of q; -> [b, t, d].
@@ -26,7 +27,8 @@ class Attention(nn.Module):
         q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
         if cache is not None:
             k, v = cache.extend(self, k, v)
-        causal = mask is None and q.shape[2] == k.shape[2]  # else it is one token, which looks at all before it
+        # with a cache and no mask it is one token, which looks at all before it
+        causal = self.causal and mask is None and q.shape[2] == k.shape[2]
         dropout = self.dropout if self.training else 0.0
         z = F.scaled_dot_product_attention(q, k, v, mask, dropout, causal, enable_gqa=q.shape[1] != k.shape[1])
         z = self.out(z.transpose(1, 2).flatten(2))
@@ -77,6 +79,26 @@ class GroupedAttention(Attention):
         """u [b, t, d] -> [b, t, d]; mask and cache as `attend` has them."""
         q, k, v = (project(u).unflatten(-1, (-1, self.head_dim)) for project in (self.q, self.k, self.v))
         return self.attend(rotate(q, rope), rotate(k, rope), v, mask, cache)
+
+
+class FullAttention(Attention):
+    """Every token looks at all: no mask, no bias, one projection to q, k, v, rotary positions where given."""
+
+    causal = False
+
+    def __init__(self, d: int, heads: int, generator: torch.Generator) -> None:
+        super().__init__()
+        self.heads, self.dropout, std = heads, 0.0, d**-0.5
+        self.qkv = linear(d, 3 * d, False, std, generator, truncated)
+        self.out = linear(d, d, False, std, generator, truncated)
+
+    def forward(self, u: Tensor, rope: Rotation | None = None) -> Tensor:
+        """u [b, t, d] -> [b, t, d]."""
+        b, t, d = u.shape
+        h = self.heads
+        qk, v = self.qkv(u).view(b, t, 3 * h, d // h).split_with_sizes([2 * h, h], dim=2)
+        q, k = (qk if rope is None else rotate(qk, rope)).chunk(2, dim=2)  # turned together: half the operations
+        return self.attend(q, k, v, None, None)
 
 
 class Places(NamedTuple):

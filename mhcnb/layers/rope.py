@@ -7,7 +7,8 @@ from torch import Tensor
 
 
 class Rotation(NamedTuple):
-    """cos and sin [t, 1, k/2] or [b, t, 1, k/2] of each position's angles."""
+    """cos [t, 1, k] or [b, t, 1, k] of each position's angles, for both halves of a head; and sin, with the sign that
+    the other half comes with."""
 
     cos: Tensor
     sin: Tensor
@@ -18,12 +19,11 @@ def rotation(positions: Tensor, k: int, theta: float, dtype: torch.dtype) -> Rot
     dtype = torch.promote_types(dtype, torch.float32)
     frequencies = theta ** -(torch.arange(0, k, 2, device=positions.device).to(dtype) / k)
     angles = (positions.to(dtype).unsqueeze(-1) * frequencies).unsqueeze(-2)
-    return Rotation(angles.cos(), angles.sin())
+    cos, sin = angles.cos(), angles.sin()
+    return Rotation(torch.cat([cos, cos], dim=-1), torch.cat([-sin, sin], dim=-1))
 
 
 def rotate(x: Tensor, by: Rotation) -> Tensor:
     """x [b, t, h, k], the pairs (x_i, x_{i + k/2}) turned by their angles. Llama pairs the halves; the paper, and
     Meta's own files, pair neighbours: the same up to the order of a head's channels."""
-    first, second = x.chunk(2, dim=-1)
-    turned = first * by.cos - second * by.sin, second * by.cos + first * by.sin
-    return torch.cat(turned, dim=-1).to(x.dtype)
+    return torch.addcmul(x * by.cos, x.roll(x.shape[-1] // 2, -1), by.sin).to(x.dtype)

@@ -15,20 +15,29 @@ def call_branch(branch: Branch, u: Tensor, **context: Any) -> Tensor:
 
 
 class Site(nn.Module):
-    """One connection around one branch. `pre_norm` belongs to the branch; the input of both is [*b, d]."""
+    """One connection around one branch. `pre_norm` belongs to the branch, the input of both is [*b, d]; `post_norm`
+    comes after the write, on each stream [*b, n, d]."""
 
-    def __init__(self, connection: Connection, branch: nn.Module, pre_norm: nn.Module | None = None) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        branch: nn.Module,
+        pre_norm: nn.Module | None = None,
+        post_norm: nn.Module | None = None,
+    ) -> None:
         super().__init__()
         self.connection, self.branch = connection, branch
-        self.pre_norm: Callable[[Tensor], Tensor] = pre_norm if pre_norm is not None else nn.Identity()
+        self.pre_norm: Callable[[Tensor], Tensor] | None = pre_norm
+        self.post_norm: Callable[[Tensor], Tensor] | None = post_norm
 
     def forward(self, X: Tensor, call: Callable[..., Tensor] = call_branch, **context: Any) -> Tensor:
         """X [*b, n, d] -> X' [*b, n, d]. The branch f is called as `call(f, norm(u), **context)`."""
 
         def normed(u: Tensor, **context: Any) -> Tensor:
-            return call(self.branch, self.pre_norm(u), **context)
+            return call(self.branch, u if self.pre_norm is None else self.pre_norm(u), **context)
 
-        return self.connection(X, normed, **context)
+        X = self.connection(X, normed, **context)
+        return X if self.post_norm is None else self.post_norm(X)
 
 
 def sites(model: nn.Module) -> dict[str, Site]:

@@ -10,7 +10,7 @@ from mhcnb import registry
 from mhcnb.connections.ends import Ends
 from mhcnb.layers.site import Site
 
-Branches = Mapping[str, tuple[nn.Module, nn.Module | None]]  # label -> (branch, its norm)
+Branches = Mapping[str, tuple[nn.Module | None, ...]]  # label -> (branch, its norm, the norm after the write)
 Context = dict[str, Any]
 
 
@@ -22,11 +22,13 @@ class Block(nn.ModuleDict):
         """In order."""
         return list(self.values())  # type: ignore[arg-type]
 
-    def forward(self, X: Tensor, **context: Any) -> Tensor:
-        """X [*b, n, d] -> X' [*b, n, d]."""
-        for site in self.values():
+    def forward(self, X: Tensor, first: int | None = None, **context: Any) -> Tensor:
+        """X [*b, n, d] -> X' [*b, n, d]. Where no more is wanted of X [b, t, n, d] than the `first` tokens, the last
+        site, whose branch looks at each token by itself, is spared the others."""
+        *before, last = self.sites
+        for site in before:
             X = site(X, **context)
-        return X
+        return last(X if first is None else X[:, :first], **context)
 
 
 def apply(blocks: Sequence[Block], X: Tensor, context: Context) -> Tensor:
@@ -47,9 +49,9 @@ class Stack(nn.Module):
         self.through: Callable[[Sequence[Block], Tensor, Context], Tensor] = apply  # set by `recompute`
         for i, branches in enumerate(blocks):
             block = Block()
-            for label, (branch, norm) in branches.items():
+            for label, parts in branches.items():
                 rule = make(connection, connection.streams, d, index, generator)
-                block[label] = Site(rule, branch, norm)
+                block[label] = Site(rule, *parts)  # type: ignore[arg-type]
                 index += 1
             self.add_module(str(i), block)
         self.ends = Ends(connection, d)
@@ -57,8 +59,12 @@ class Stack(nn.Module):
     @property
     def blocks(self) -> list[Block]:
         """In order."""
-        return [self.get_submodule(str(i)) for i in range(self.depth)]  # type: ignore[misc]
+        return [self._modules[str(i)] for i in range(self.depth)]  # type: ignore[misc]
 
-    def forward(self, x: Tensor, norm: Callable[[Tensor], Tensor], **context: Any) -> Tensor:
-        """x [*b, d] through all sites and the final norm, [*b, d]."""
-        return self.ends.reduce(self.through(self.blocks, self.ends.expand(x), context), norm)
+    def forward(self, x: Tensor, norm: Callable[[Tensor], Tensor], first: int | None = None, **context: Any) -> Tensor:
+        """x [*b, d] through all sites and the final norm, [*b, d]; `first` as the last block has it."""
+        *before, last = self.blocks
+        X = self.ends.expand(x)
+        if first is None:
+            return self.ends.reduce(self.through([*before, last], X, context), norm)
+        return self.ends.reduce(last(apply(before, X, context), first=first, **context), norm)

@@ -170,7 +170,8 @@ def _field(control: Menu | Text) -> tuple[Any, Any]:
 
     given: dict[str, Any] = dict(value=control.value, description=control.label, tooltip=control.help, style=WIDE)
     given["layout"] = W.Layout(width="auto", max_width="100%")
-    if isinstance(control, Text):
+    if isinstance(control, Text):  # as wide as what stands in it at first
+        given["layout"].width = f"{max(24, len(control.label) + len(control.value) + 6)}ch"
         widget = W.Text(continuous_update=False, **given)
     else:
         widget = W.Dropdown(options=list(control.options), **given)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from mhcnb.analysis.gains import Frame
+from mhcnb.analysis.gains import Frame, stack_of
 from mhcnb.notebook import recorded
 from mhcnb.notebook.controls import Jump, Menu, Slider, State, explore
 from mhcnb.notebook.views import Comparison, Laboratory
@@ -20,7 +20,8 @@ Place = tuple[Path, int]  # a run folder and the step of one of its checkpoints
 def matrices(seen: Laboratory | Comparison, first: int = 1, last: int = 1, token: int = 0) -> None:
     """res of one site, or the product of a range of sites, of two runs or two checkpoints side by side.
 
-    The arguments are the state at the start: sites from 1 in call order, token 0 for the mean over tokens.
+    The arguments are the state at the start: sites from 1 in call order, of which a product ends with the stack of the
+    first; token 0 for the mean over tokens.
     """
     places = _places(seen)
     if not places:
@@ -28,16 +29,17 @@ def matrices(seen: Laboratory | Comparison, first: int = 1, last: int = 1, token
         return
     one, other = _start(list(places.values()))
     depth = max(len(_records(place)) for place in (one, other))
+    first, last = min(first, depth), min(last, _furthest((one, other), first))
     tokens = _records(one)[0].maps.res[..., 0, 0].numel()
     options = list(places.items())
     controls = [
         Menu("a", "A", one, options),
         Menu("b", "B", other, options),
-        Slider("first", "from site", min(first, depth), 1, depth, help="in call order, from 1"),
-        Slider("last", "to site", min(last, depth), 1, depth, help="the product of all sites from the first to this"),
+        Slider("first", "from site", first, 1, depth, help="in call order, from 1"),
+        Slider("last", "to site", last, 1, depth, help="the product of all sites from the first to this"),
         Slider("token", "token (0: mean)", min(token, tokens), 0, tokens, help="of the first validation window"),
         Jump("Worst token of A", _worst, "the one whose largest row or column sum is furthest from 1"),
-        Jump("Entry to exit", lambda **_: dict(first=1, last=depth), "the product of all sites"),
+        Jump("Entry to exit", _whole, "the product of all sites of the stack that the first lies in, in one call"),
     ]
     names = {place: name for name, place in places.items()}
     explore(partial(_pair, names), controls, "explore-matrices", seen.figures)
@@ -102,6 +104,23 @@ def _worst(a: Place, first: int, last: int, **_: Any) -> State:
     P = recorded.matrices(records, low, high)
     away = np.maximum(np.abs(P.sum(-1) - 1).max(-1), np.abs(P.sum(-2) - 1).max(-1))
     return dict(token=int(away.argmax()) + 1)
+
+
+def _whole(a: Place, first: int, **_: Any) -> State:
+    spans = _spans(a)
+    inside = [k for k, span in enumerate(spans, 1) if span == spans[min(first, len(spans)) - 1]]
+    return dict(first=inside[0], last=inside[-1])
+
+
+def _furthest(places: tuple[Place, ...], first: int) -> int:
+    """The last site of a product from `first` on that lies in one stack and call in all of the places."""
+    ends = {_whole(place, first)["last"] for place in places}
+    return max(end for end in ends if all(len(set(_spans(p)[first - 1 : end])) <= 1 for p in places))
+
+
+def _spans(place: Place) -> list[tuple[str, int]]:
+    """The stack and the call of every site, in call order."""
+    return [(stack_of(r.site), r.call) for r in _records(place)]
 
 
 def _places(seen: Laboratory | Comparison) -> dict[str, Place]:

@@ -15,12 +15,14 @@ from mhcnb import registry, yamlfile
 from mhcnb.analysis.cost import build_meta, connection_flops, parameters
 from mhcnb.config import RunConfig, as_dict, load_config, run_name
 from mhcnb.errors import ConfigError
+from mhcnb.models.base import open_sizes, with_sizes
 from mhcnb.notebook.forecast import Forecast, Planned
 from mhcnb.notebook.parameters import checked
 from mhcnb.notebook.start import headless
 from mhcnb.paths import find, outputs
 from mhcnb.training import launch
 from mhcnb.training.distributed import ONE, World
+from mhcnb.training.epochs import with_known_updates
 from mhcnb.training.estimate import Timings, measure, run_bytes, run_seconds
 from mhcnb.training.fit import free_memory, process_bytes, remedies, resident
 from mhcnb.training.footprint import Memory, activations, checkpoint_bytes, memory
@@ -46,10 +48,11 @@ def plan(
     `out` is where it would be written: whose free space counts.
 
     `measured`: make some steps of each shape of run, which takes about 15 seconds, and tell the time by them; default
-    where somebody watches. Without it data are opened only where they alone know the vocabulary. Raises ConfigError,
-    DataError and RunError.
+    where somebody watches. Without it data are opened only where they alone know the vocabulary, or how many updates
+    an epoch has. Raises ConfigError, DataError and RunError.
     """
     work = _read(params, overrides or {}, outputs(out or "outputs"), processes)
+    work = work._replace(cells=[(name, _with_numbers(config)) for name, config in work.cells])
     groups = {_shape(config): config for _, config in work.cells}  # in the order in which they start
     measured = not headless() if measured is None else measured
     warnings = _busy() if measured else []
@@ -107,12 +110,17 @@ def _read(params: str | Path | RunConfig, overrides: Mapping[str, Any], out: Pat
     return _Work(cells, min(found.workers, len(cells)), found.cells[0].processes, len(found.then), out, True)
 
 
-def _complete(config: RunConfig, measured: bool) -> RunConfig:
-    """With the vocabulary of its data where nothing else says it; where steps are to be made the data are opened in
-    any case, so that what is wrong with them is told at once. Raises DataError."""
+def _with_numbers(config: RunConfig) -> RunConfig:
+    """With the sizes that are known without the data, and the updates of its epochs. Raises DataError."""
     data: Any = config.data
-    known = registry.load("data", data.name).known_vocab_size(data) or getattr(config.model, "vocab_size", 0)
-    return open_source(config)[1] if measured or known == "auto" else config
+    known = with_known_updates(with_sizes(config, registry.load("data", data.name).known_sizes(data)))
+    return known if known.train.steps and known.train.eval_every else open_source(config)[1]
+
+
+def _complete(config: RunConfig, measured: bool) -> RunConfig:
+    """With the sizes of its data where nothing else says them; where steps are to be made the data are opened in any
+    case, so that what is wrong with them is told at once. Raises DataError."""
+    return open_source(config)[1] if measured or open_sizes(config) else config
 
 
 def _shape(config: RunConfig) -> str:

@@ -1,6 +1,7 @@
 """Next-token prediction."""
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -41,6 +42,16 @@ class LM(Objective):
         sums = torch.stack([torch.stack(scores) for scores in _scores(output, targets)]).sum(0)
         count = (targets != IGNORED).sum()
         return {name: (total, count) for name, total in zip(self.metrics, sums, strict=True)}
+
+    def derived(self, found: Mapping[str, float]) -> dict[str, float]:
+        return {"perplexity": math.exp(found["loss"])}
+
+    def say(self, found: Mapping[str, float]) -> str:
+        return (
+            f"loss {found['loss']:.4f} nats a token (perplexity {found['perplexity']:.2f}); the next token is the "
+            f"most likely one {found['accuracy']:.1%} of the time, among the five most likely "
+            f"{found['top5_accuracy']:.1%}"
+        )
 
 
 def cross_entropy(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,5 +1,6 @@
 """What `analysis.measure` finds, by depth: quantiles over tokens, the spectrum of products, how alike streams are."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -156,33 +157,39 @@ def choose(maps: Frame, quantity: str, scope: str) -> Frame:
 
 def _spectrum(ax: Axes, part: Frame) -> None:
     for quantity, (colour, marker) in SPECTRUM.items():
-        own = part[part["quantity"] == quantity].sort_values("index")
-        every = max(1, len(own) // 12)
-        mean = own["mean"].clip(lower=FLOOR)
-        ax.plot(own["index"], mean, color=colour, marker=marker, label=NAMES[quantity], markevery=every)
+        label = NAMES[quantity]
+        for span in _spans(part[part["quantity"] == quantity]):
+            every = max(1, len(span) // 12)
+            mean = span["mean"].clip(lower=FLOOR)
+            ax.plot(span["index"], mean, color=colour, marker=marker, label=label, markevery=every)
+            label = "_nolegend_"
     logarithmic(ax, part["mean"].clip(lower=FLOOR).to_numpy(), around=1)
 
 
 def _rms(ax: Axes, part: Frame) -> None:
     for k, (name, own) in enumerate(part.groupby("quantity", sort=True)):
-        own, colour = own.sort_values("index"), COLOURS[(k + 1) % len(COLOURS)]
-        ax.plot(
-            own["index"],
-            own["mean"],
-            color=colour,
-            linestyle=LINES[k % 4],
-            label=f"stream {str(name).removeprefix('rms_')}",
-        )
+        look: dict[str, Any] = dict(color=COLOURS[(k + 1) % len(COLOURS)], linestyle=LINES[k % 4])
+        label = f"stream {str(name).removeprefix('rms_')}"
+        for span in _spans(own):
+            ax.plot(span["index"], span["mean"], label=label, **look)
+            label = "_nolegend_"
 
 
 def _by_method(ax: Axes, part: Frame) -> None:
-    """A line a run: the mean over what the part holds at one depth (RMS: over streams)."""
+    """A line a run and span: the mean over what the part holds at one depth (RMS: over streams)."""
     for method, look in looks(part["method"]).items():
         label = method
         for _, run in part[part["method"] == method].groupby("run"):
-            line = run.groupby("index")["mean"].mean()
-            ax.plot(line.index, line.to_numpy(), label=label, markevery=max(1, len(line) // 12), **look)
-            label = "_nolegend_"
+            for span in _spans(run):
+                line = span.groupby("index")["mean"].mean()
+                ax.plot(line.index, line.to_numpy(), label=label, markevery=max(1, len(line) // 12), **look)
+                label = "_nolegend_"
+
+
+def _spans(part: Frame) -> Iterator[Frame]:
+    """By depth, what lies between an expand and its reduce: a line ends where the streams do."""
+    for _, span in part.groupby(["stack", "call"], sort=False):
+        yield span.sort_values("index")
 
 
 def _once(label: str, first: Any) -> str:

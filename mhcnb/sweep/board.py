@@ -58,7 +58,7 @@ def read(path: Path, planned: Plan | None = None) -> Board:
     entries, driver = record.get("cells", {}), record.get("driver", {})
     found = sorted(config.parent.name for config in path.glob("*/config.yaml"))
     names = [cell.name for cell in planned.cells] if planned else dict.fromkeys([*entries, *found])
-    steps = {cell.name: cell.config.train.steps for cell in planned.cells} if planned else {}
+    steps = {cell.name: cell.config.train.steps or None for cell in planned.cells} if planned else {}
     cells = [_cell(path / name, entries.get(name, {}), driver, steps.get(name)) for name in names]
     running = sum(cell.state == "running" for cell in cells)
     workers = max(1, running, planned.workers if planned else 0)

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 FIELDS = ("connection", "model", "preset", "seed", "steps", "first_val_loss", "final_val_loss", "final_train_loss")
 FIELDS += ("tokens_per_s", "peak_memory_gb", "total_time_s", "params", "world_size")
+SHARES = {"final_accuracy": "cells", "final_blank_accuracy": "blank cells", "final_exact_accuracy": "exact"}
+FIELDS += tuple(SHARES)  # of puzzles that are right, where it is about puzzles
 COLUMNS = ("run", "path", "state", "step", *FIELDS, "reason")
 SAID = {"connection.name": "connection", "model.name": "model", "preset": "preset", "seed": "seed"}
 SAID |= {"train.steps": "steps"}  # keys of the configuration that have a column anyway
@@ -67,7 +69,8 @@ def export(frame: "DataFrame", folder: Path) -> list[Path]:
 
 
 def table(frame: "DataFrame") -> str:
-    """Plain text: method, size, seed, differing keys, losses in nats, tokens/s, memory, time, parameters, state."""
+    """Plain text: method, size, seed, differing keys, losses in nats, for puzzles the shares that are right, tokens/s,
+    memory, time, parameters, state."""
     heads, rows, left = _texts(frame)
     widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
     lines = []
@@ -90,9 +93,10 @@ def _texts(frame: "DataFrame") -> tuple[list[str], list[list[str]], set[str]]:
     what a method or a size brings with it is said by its name."""
     groups = frame.groupby(["connection", "preset"], dropna=False)
     keys = [key for key in frame.columns if key not in COLUMNS and max(groups[key].nunique(), default=0) > 1]
-    heads = ["method", "size", "seed", *keys, "val loss", "train loss", "tokens/s", "memory", "time", "parameters"]
-    heads.append("state")
-    rows = [_cells(row, keys) for row in frame.to_dict("records")]
+    shares = [name for name in SHARES if len(frame[name].dropna())]
+    heads = ["method", "size", "seed", *keys, "val loss", "train loss", *(SHARES[name] for name in shares)]
+    heads += ["tokens/s", "memory", "time", "parameters", "state"]
+    rows = [_cells(row, keys, shares) for row in frame.to_dict("records")]
     known = len(keys) + 3
     if len({tuple(row[:known]) for row in rows}) < len(rows) or any(row[0] == "-" for row in rows):  # which is which?
         names = frame["path" if len(set(frame["run"])) < len(frame) else "run"]
@@ -137,7 +141,8 @@ def _row(folder: Path, entry: Row, driver: Row, config: Row) -> Row:
     last = last_record(run.records.path, "eval")
     speed = last_record(run.records.path, "train").get("tokens_per_s")
     losses = {"final_val_loss": last.get("val_loss"), "final_train_loss": last.get("train_loss")}
-    return row | losses | {"tokens_per_s": speed}
+    shares = {name: last.get(name.removeprefix("final_")) for name in SHARES if "blank_accuracy" in last}
+    return row | losses | shares | {"tokens_per_s": speed}
 
 
 def _read(read: Any) -> Row | None:
@@ -162,11 +167,11 @@ def _plain(value: Any) -> Any:
     return ",".join(map(str, value)) if isinstance(value, list) else value
 
 
-def _cells(row: Row, keys: list[str]) -> list[str]:
+def _cells(row: Row, keys: list[str], shares: list[str]) -> list[str]:
     step, steps = _form(row["step"], ".0f"), _form(row["steps"], ".0f")
     state = row["state"] if row["state"] == "done" or step == "-" else f"{row['state']} {step}/{steps}"
-    forms = {"final_val_loss": ".3f", "final_train_loss": ".3f", "tokens_per_s": ",.0f"}
-    forms |= {"peak_memory_gb": ".2f", "total_time_s": ",.0f", "params": ",.0f"}
+    forms = {"final_val_loss": ".3f", "final_train_loss": ".3f", **dict.fromkeys(shares, ".1%")}
+    forms |= {"tokens_per_s": ",.0f", "peak_memory_gb": ".2f", "total_time_s": ",.0f", "params": ",.0f"}
     units = {"peak_memory_gb": " GB", "total_time_s": " s"}
     figures = [_form(row[name], form, units.get(name, "")) for name, form in forms.items()]
     chosen = [_form(row[key]) for key in keys]

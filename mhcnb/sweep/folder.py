@@ -26,6 +26,7 @@ ENDED_BADLY = ("failed", "died", "timeout")  # not run again unasked
 RECORD = "cells.json"
 OWN = ".cells"
 ASIDE = "aside"
+FROM_DATA = ("train.steps", "train.eval_every")  # where these are 0 the data say them
 PROBE_S = 0.5  # another process may be asking for a moment whether a lock is free
 
 
@@ -226,5 +227,6 @@ def differences(cell: Cell) -> list[str]:
         return []
     planned, found = flatten(as_dict(cell.config)), flatten(as_dict(run.config))
     keys = [key for key in planned | found if planned.get(key) not in ("auto", found.get(key)) and key != RESUME]
+    keys = [key for key in keys if key not in FROM_DATA or planned[key]]
     other = [f"{key} {found.get(key, 'unset')}, not {planned.get(key, 'unset')}" for key in keys]
     return other or (["a value for what is auto"] if digest else [])

@@ -51,7 +51,7 @@ def position(cell: Cell) -> str:
         try:
             record = json.loads(line)
             loss = record.get("loss", record.get("val_loss", float("nan")))
-            return f"{cell.name} {record['step']}/{cell.config.train.steps} loss {loss:.2f}"
+            return f"{cell.name} {record['step']}/{cell.config.train.steps or '?'} loss {loss:.2f}"
         except (ValueError, KeyError, TypeError):  # the first line of the tail and the last of the file may be torn
             continue
     return f"{cell.name} starting"

@@ -154,6 +154,15 @@ def gather(value: Any) -> list[Any]:
     return everyones or []
 
 
+def joined(rows: Tensor) -> Tensor:
+    """All processes' rows [b, ...], as many of each, one after the other [b · processes, ...]; on all."""
+    if not dist.is_initialized():
+        return rows
+    everyones = rows.new_empty(dist.get_world_size() * len(rows), *rows.shape[1:])
+    dist.all_gather_into_tensor(everyones, rows.contiguous())
+    return everyones
+
+
 def from_rank_zero(value: Any) -> Any:
     """Rank 0's value on all."""
     if not dist.is_initialized():

@@ -98,6 +98,7 @@ def short(config: RunConfig, processes: int = 1) -> RunConfig:
     values = as_dict(config)
     few = {"accumulation": processes if config.train.accumulation > 1 else 1, "eval_batches": processes}
     few |= {"eval_every": EVALUATE, "save_every": 0, "save_minutes": 0.0, "resume": "never", "steps": 10**9}
+    few |= {"epochs": 0, "save_evaluated": False}
     values["train"] |= few
     values["log"] |= {"every": 1, "maps_every": MAPS if config.log.maps_every else 0, "wandb": None}
     return RunConfig.build(values, "the configuration to measure")

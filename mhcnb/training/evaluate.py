@@ -1,6 +1,6 @@
 """Metrics over fixed batches, the same for every method, shared out over the ranks."""
 
-import math
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,8 @@ from mhcnb.errors import ConfigError
 from mhcnb.models.base import Model
 from mhcnb.objectives.base import Objective
 from mhcnb.training.distributed import ONE, World, sum_over_ranks
+
+log = logging.getLogger(__name__)
 
 
 @torch.no_grad()
@@ -46,7 +48,8 @@ def evaluate(
 
 
 def evaluate_run(path: str | Path, overrides: dict[str, Any]) -> dict[str, Any]:
-    """Metrics of a run's last checkpoint on its validation data, or on other data (`data.root` in overrides)."""
+    """Metrics of a run's last checkpoint on its validation data, or on other data (`data.root` in overrides). Logs them
+    in words."""
     from mhcnb.training.checkpoint import load_model
     from mhcnb.training.launch import choose_device
 
@@ -70,5 +73,7 @@ def evaluate_run(path: str | Path, overrides: dict[str, Any]) -> dict[str, Any]:
     source.check(config)
     device = choose_device(config, ONE)
     objective = registry.load("objectives", config.objective.name)(config.objective)
-    metrics = evaluate(model.to(device), objective, source, "val", config, device)
-    return metrics | {"perplexity": math.exp(metrics["loss"])}
+    found = evaluate(model.to(device), objective, source, "val", config, device)
+    found |= objective.derived(found)
+    log.info("%s: %s", path, objective.say(found))
+    return found

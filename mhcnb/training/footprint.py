@@ -23,10 +23,12 @@ from mhcnb.data.prefetch import DEPTH
 from mhcnb.layers.recompute import recompute
 from mhcnb.models.base import Batch, Model
 from mhcnb.objectives.base import Clock
+from mhcnb.training.averages import TRAINED
 from mhcnb.training.distributed import ONE, World, share
 from mhcnb.training.optim import build_optimizer
 from mhcnb.training.resume import random_state
 
+NAMES = {torch.float32: "F32", torch.int32: "I32", torch.bool: "BOOL"}  # in a header of safetensors
 REST = 2_500  # bytes of manifest.json, and of state.json beside the generators
 
 
@@ -48,32 +50,37 @@ def memory(config: RunConfig, dtype: torch.dtype = torch.float32, world: World =
     """
     part, model = share(config, world), build_meta(config)
     several = world.size > 1 or part.steps > 1  # gradients are there before backward: of the last micro-batch, or DDP's
-    with FakeTensorMode():
-        batch = _batch(_materialised(model), config, part.size)
-        counter = _Counter([*model.parameters(), *model.buffers(), *batch.values()])
-        activations = _forward_backward(model, batch, config, dtype, counter, several)
+    with _shapes():
+        given = _given(_materialised(model), config, part.size)
+        counter = _Counter([*model.parameters(), *model.buffers(), *given.tensors])
+        activations = _forward_backward(model, given, config, dtype, counter, several)
         moments = sum(x.nbytes for x in tree_leaves(_optimizer_state(model, config)) if isinstance(x, Tensor))
     weights = sum(x.nbytes for x in model.parameters())
-    ahead = (DEPTH + 2) * sum(x.nbytes for x in batch.values())  # read, waiting to be handed over, and in use
-    constant = weights + sum(x.nbytes for x in model.buffers()) + moments + weights * several + ahead
+    ahead = (DEPTH + 2) * sum(x.nbytes for x in given.batch.values())  # read, waiting to be handed over, and in use
+    carries = (2 * part.steps - 1) * sum(x.nbytes for x in given.packed.values())  # before; after, but for the last one
+    copies = 1 + several + (config.train.ema > 0)
+    constant = copies * weights + sum(x.nbytes for x in model.buffers()) + moments + ahead + carries
     return Memory(weights, weights, moments, activations, constant + counter.most)
 
 
 def activations(config: RunConfig, dtype: torch.dtype = torch.float32, world: World = ONE) -> int:
     """Bytes that one micro-batch of a process keeps for backward. Raises as `memory` does."""
     part, model = share(config, world), build_meta(config)
-    with FakeTensorMode():
-        batch = _batch(_materialised(model), config, part.size)
-        counter = _Counter([*model.parameters(), *model.buffers(), *batch.values()])
-        return _forward_backward(model, batch, config, dtype, counter, backward=False)
+    with _shapes():
+        given = _given(_materialised(model), config, part.size)
+        counter = _Counter([*model.parameters(), *model.buffers(), *given.tensors])
+        return _forward_backward(model, given, config, dtype, counter, backward=False)
 
 
 def checkpoint_bytes(config: RunConfig, world: World = ONE) -> int:
-    """The files of one checkpoint of a training: weights, optimizer, state, configuration, manifest."""
+    """The files of one checkpoint of a training: weights, optimizer, carry, state, configuration, manifest."""
     model = build_meta(config)
     weights = _safetensors_bytes(dict(model.state_dict()))
-    with FakeTensorMode():
-        state = _optimizer_state(_materialised(model), config)
+    with _shapes():
+        given = _given(_materialised(model), config, config.train.micro_batch * config.train.accumulation)
+        state = _optimizer_state(model, config)
+        state |= {TRAINED: dict(model.state_dict())} if config.train.ema else {}
+        weights += _safetensors_bytes(given.packed) if given.packed else 0
     generators = sum(map(len, random_state(torch.device("cpu")).values()))
     return weights + _saved_bytes(state) + generators * world.size + len(yamlfile.dump(as_dict(config))) + REST
 
@@ -94,10 +101,28 @@ def _materialised(model: Model) -> Model:
     return model
 
 
-def _batch(model: Model, config: RunConfig, rows: int) -> Batch:
-    """A micro-batch of a language model."""
-    shape = rows, getattr(config.model, "block_size", 1)
-    return {name: torch.empty(shape, dtype=torch.int64) for name in ("inputs", "targets")}
+class _Given(NamedTuple):
+    """What a training step is given: rows, and the state that they come with, also as tensors by name."""
+
+    batch: Batch
+    carry: Any
+    packed: dict[str, Tensor]
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """All of them."""
+        return [*self.batch.values(), *self.packed.values()]
+
+
+def _given(model: Model, config: RunConfig, rows: int) -> _Given:
+    batch = registry.load("data", config.data.name).blank_batch(config, rows)
+    carry = model.initial_carry(batch)
+    return _Given(batch, carry, {} if carry is None else model.pack_carry(carry))
+
+
+def _shapes() -> FakeTensorMode:
+    """Tensors made in it have no values; an objective may draw its numbers elsewhere."""
+    return FakeTensorMode(allow_non_fake_inputs=True)
 
 
 class _Counter(TorchDispatchMode):
@@ -128,7 +153,7 @@ class _Counter(TorchDispatchMode):
 
 
 def _forward_backward(
-    model: Model, batch: Batch, config: RunConfig, dtype: torch.dtype, counter: _Counter, several=False, backward=True
+    model: Model, given: _Given, config: RunConfig, dtype: torch.dtype, counter: _Counter, several=False, backward=True
 ) -> int:
     """One micro-batch under the counter; returns the bytes that were kept in between. `several`: the gradients of
     another one are there already, and are not counted."""
@@ -139,8 +164,8 @@ def _forward_backward(
             parameter.grad = torch.empty_like(parameter)
     with counter:
         with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
-            step = objective.step(model, batch, model.initial_carry(batch), Clock(config.seed, 1))
-        loss = step.loss_sum / float(batch["inputs"].numel())
+            step = objective.step(model, given.batch, given.carry, Clock(config.seed, 1))
+        loss = step.loss_sum / float(given.batch["inputs"].numel())
         kept = counter.alive
         if backward:
             loss.backward()
@@ -150,6 +175,7 @@ def _forward_backward(
 def _optimizer_state(model: Model, config: RunConfig) -> dict[str, Any]:
     """The optimizer's state_dict after one update."""
     optimizer = build_optimizer(model, config.train)
+    optimizer.zero_grad()
     for parameter in model.parameters():
         parameter.grad = torch.empty_like(parameter)
     optimizer.step()
@@ -160,7 +186,7 @@ def _safetensors_bytes(state: dict[str, Tensor]) -> int:
     """Length of the header, the header filled up to 8, the tensors."""
     header, end = {}, 0
     for name, x in state.items():
-        header[name] = {"dtype": "F32", "shape": list(x.shape), "data_offsets": [end, end + x.nbytes]}
+        header[name] = {"dtype": NAMES[x.dtype], "shape": list(x.shape), "data_offsets": [end, end + x.nbytes]}
         end += x.nbytes
     return 8 + 8 * math.ceil(len(json.dumps(header, separators=(",", ":"))) / 8) + end
 

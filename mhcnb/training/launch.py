@@ -21,6 +21,7 @@ from mhcnb.training.distributed import World
 from mhcnb.training.rank import die_with_parent
 from mhcnb.training.stopping import SIGNALS
 
+log = logging.getLogger(__name__)
 # dense bf16 matrix FLOP/s by a part of the device's name, as the makers state them
 PEAKS = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "4090": 165e12, "3090": 71e12, "V100": 125e12}
 # by the launcher to its ranks
@@ -47,6 +48,14 @@ def choose_device(config: RunConfig, world: World) -> torch.device:
         )
     torch.accelerator.set_device_index(world.local)
     return torch.device(name, world.local)
+
+
+def heeding_environment(config: RunConfig) -> RunConfig:
+    """Without train.compile where the environment has DISABLE_COMPILE, whatever its value: guides of HRM set it."""
+    if not config.train.compile or "DISABLE_COMPILE" not in os.environ:
+        return config
+    log.info("DISABLE_COMPILE is set: train.compile is off")
+    return config.model_copy(update={"train": config.train.model_copy(update={"compile": False})})
 
 
 def autocast_dtype(config: RunConfig, device: torch.device) -> torch.dtype:

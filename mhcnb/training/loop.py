@@ -88,7 +88,7 @@ def _steps(s: Session) -> Iterator[StepInfo]:
             evaluation, last = None, step == steps
             if last or step % s.config.train.eval_every == 0:
                 track.latest = evaluation = _evaluate(s, step, meter)
-                save |= _is_best(track, evaluation)
+                save |= _is_best(track, evaluation) or s.config.train.save_evaluated
             progress.show(step, line, evaluation)
             if last or stop or save:
                 saver.save(step, wait=last or stop)
@@ -121,12 +121,15 @@ def _update(s: Session, step: int, batches: list[Batch]) -> tuple[Tensor, Tensor
     clock, before = Clock(s.config.seed, step), s.track.carries
     rate = rate_at(s.config.train, step)
     set_rate(s.optimizer, rate)
-    sums, after = torch.zeros(2, device=s.device), []
+    sums, after, names = torch.zeros((), device=s.device), [], []
     for row, batch, carry in zip(rows(s.share), batches, before, strict=True):
         out = s.forward_backward(batch, carry, clock, row, sync=len(after) == len(batches) - 1)
         after.append(out.carry)
-        sums += torch.stack([out.loss_sum.detach(), out.count.to(out.loss_sum.dtype)])
-    total, count = distributed.sum_over_ranks(sums)
+        names = [name for name in out.metrics if name != "loss"]
+        pairs = [(out.loss_sum.detach(), out.count), *(out.metrics[name] for name in names)]
+        sums = sums + torch.stack([x.to(sums.dtype) for pair in pairs for x in pair])
+    total, count = distributed.sum_over_ranks(sums)[:2]
+    s.track.count(names, sums[2:].tolist())
     s.scaler.unscale_(s.optimizer)
     # DDP gives the mean over ranks of gradients of sums: undo both, then divide by what was counted
     factor = s.world.size * s.nominal(batches[0]) / count
@@ -136,6 +139,8 @@ def _update(s: Session, step: int, batches: list[Batch]) -> tuple[Tensor, Tensor
     s.scaler.update()
     s.optimizer.zero_grad(set_to_none=True)
     s.objective.after_update(clock)
+    if s.averages:
+        s.averages.update()
     s.track.step, s.track.carries = step, after
     return total / count, norm, rate
 
@@ -149,7 +154,7 @@ def _is_best(track: Track, evaluation: dict[str, Any]) -> bool:
 
 def _evaluate(s: Session, step: int, meter: Meter, on_stop: bool = False) -> dict[str, Any]:
     """The eval record of a step: both splits. One made because of a stop says so, for an undisturbed run has none."""
-    with meter.paused():
+    with meter.paused(), s.averaged():
         of = {
             split: evaluate(s.model, s.objective, s.source, split, s.config, s.device, s.world, s.dtype)
             for split in ("train", "val")
@@ -179,6 +184,7 @@ def _finish(s: Session, meter: Meter, reason: str) -> None:
                 "first_val_loss": first["val_loss"],
                 "final_val_loss": last["val_loss"],
                 "final_train_loss": last["train_loss"],
+                **{f"final_{name}": last[name] for name in s.objective.shown},
                 "tokens_per_s": meter.mean_speed(),
                 "peak_memory_gb": launch.peak_memory_gb(s.device),
                 "total_time_s": meter.elapsed(),

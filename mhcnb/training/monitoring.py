@@ -60,7 +60,7 @@ def measure_windows(s: Session) -> Measurement:
     """The maps on the first validation windows, as many as hold TOKENS: the same at every step, for every method."""
     total = s.config.train.micro_batch * s.config.train.eval_batches
     rows = max(1, TOKENS // getattr(s.config.model, "block_size", TOKENS))
-    with s.autocast():
+    with s.averaged(), s.autocast():
         return measure(s.model, [s.source.evaluation_batch("val", 0, min(rows, total), total)])
 
 

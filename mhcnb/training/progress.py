@@ -53,6 +53,7 @@ class Meter:
         self._mark, self._marked_step = now, step
         record = {"type": "train", "step": step, "time_s": self.elapsed(), "loss": values["loss"], "lr": rate}
         record |= {"grad_norm": values["grad_norm"], "tokens_per_s": self.tokens * steps / seconds}
+        record |= track.means()
         record["peak_memory_gb"] = launch.peak_memory_gb(self.s.device)
         if self.peak:
             per_rank = record["tokens_per_s"] / self.s.world.size
@@ -101,7 +102,8 @@ class Progress:
             words.append(f"loss {line['loss']:.3f}, {line['tokens_per_s']:,.0f} tokens/s{mfu}")
             self.bar.set_postfix_str(words[0], refresh=False)
         if evaluation:
-            words.append(f"evaluated: train loss {evaluation['train_loss']:.3f}, val loss {evaluation['val_loss']:.3f}")
+            losses = [f"{split} loss {evaluation[f'{split}_loss']:.3f}" for split in ("train", "val")]
+            words.append(f"evaluated: {', '.join(losses + self.s.objective.shares(evaluation))}")
         due = evaluation or (words and time.monotonic() - self._said > QUIET_S)
         if due:
             self._said = time.monotonic()

@@ -22,7 +22,8 @@ log = logging.getLogger(__name__)
 # what may change on resume: none of it changes what is learned from which sample, but for the schedule of more steps.
 # data.root and data.cache: the files there must be the same, see _require_same_data
 FREE = (
-    "train.save_every", "train.save_minutes", "train.keep_last", "train.eval_every", "train.resume", "train.timeout_s",
+    "train.save_every", "train.save_minutes", "train.keep_last", "train.eval_every", "train.save_evaluated",
+    "train.resume", "train.timeout_s", "train.epochs",
     "train.recompute", "data.root", "data.cache", "log.",
 )  # fmt: skip
 

@@ -10,6 +10,7 @@ from typing import Any
 from mhcnb import durable
 from mhcnb.errors import RunError
 from mhcnb.training import checkpoint, distributed
+from mhcnb.training.averages import TRAINED
 from mhcnb.training.checkpoint import Snapshot
 from mhcnb.training.resume import random_state
 from mhcnb.training.session import Session
@@ -102,7 +103,7 @@ class Saver:
 
 def take(s: Session, step: int, asked: bool = False) -> Snapshot | None:
     """A copy of everything that the next step depends on, on rank 0; None on the others. All ranks call it."""
-    carry = merge(s.track.carries, s.share)
+    carry = merge([None if one is None else s.model.pack_carry(one) for one in s.track.carries], s.share)
     generators = distributed.gather(random_state(s.device))
     if not s.leads:
         return None
@@ -117,5 +118,9 @@ def take(s: Session, step: int, asked: bool = False) -> Snapshot | None:
         "data": s.source.fingerprint(),
         "stack": s.stack,
     }
-    model, optimizer = (checkpoint.copied(part.state_dict()) for part in (s.model, s.optimizer))
+    optimizer = checkpoint.copied(s.optimizer.state_dict())
+    if s.averages:
+        optimizer[TRAINED] = checkpoint.copied(s.averages.weights)
+    with s.averaged():
+        model = checkpoint.copied(s.model.state_dict())
     return Snapshot(step, s.config, model, optimizer, carry, state)

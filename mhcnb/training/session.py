@@ -1,6 +1,6 @@
 """What a training process holds, and what it does with one micro-batch."""
 
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from mhcnb.data.base import Source
 from mhcnb.models.base import Batch, Model
 from mhcnb.objectives.base import Clock, Objective, Step
 from mhcnb.run import Run
+from mhcnb.training.averages import Averages
 from mhcnb.training.distributed import Share, World
 from mhcnb.training.track import Track
 
@@ -34,6 +35,7 @@ class Session:
     scaler: torch.amp.GradScaler
     track: Track
     stack: dict[str, Any]
+    averages: Averages | None
 
     @property
     def leads(self) -> bool:
@@ -50,10 +52,15 @@ class Session:
         """Mixed precision as configured; nothing in float32."""
         return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
 
+    def averaged(self) -> AbstractContextManager[None]:
+        """The model with the weights that are evaluated and kept, for a while."""
+        return self.averages.in_place() if self.averages else nullcontext()
+
     def forward_backward(self, batch: Batch, carry: Any, clock: Clock, row: int, sync: bool) -> Step:
         """One micro-batch, whose first row in the global batch is `row`: adds to the gradients, those of the loss sum
         over `nominal`. They travel between ranks where `sync`."""
-        torch.manual_seed(dropout_seed(clock, row))
+        clock = clock._replace(row=row)
+        torch.manual_seed(dropout_seed(clock))
         batch = {name: value.to(self.device, non_blocking=True) for name, value in batch.items()}
         alone = not sync and self.world.size > 1
         with self.wrapped.no_sync() if alone else nullcontext():  # type: ignore[operator]
@@ -67,6 +74,6 @@ class Session:
         return float(batch["inputs"].numel() * self.share.steps * self.world.size)
 
 
-def dropout_seed(clock: Clock, row: int) -> int:
+def dropout_seed(clock: Clock) -> int:
     """A function of (seed, step, first row): neither rank nor history decides what is dropped."""
-    return (clock.seed * 1_000_003 + clock.step) * 1_000_003 + row
+    return (clock.seed * 1_000_003 + clock.step) * 1_000_003 + clock.row

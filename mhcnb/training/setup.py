@@ -17,13 +17,15 @@ from mhcnb.config import RunConfig
 from mhcnb.data.base import Source
 from mhcnb.errors import ConfigError, MhcnbError
 from mhcnb.layers.recompute import recompute
-from mhcnb.models.base import Model, build_model, with_vocab_size
+from mhcnb.models.base import Model, build_model, with_sizes
 from mhcnb.run import Run
 from mhcnb.training import distributed, launch, resume
+from mhcnb.training.averages import TRAINED, Averages
 from mhcnb.training.checkpoint import CARRY, OPTIMIZER, load_weights, read_tensors
 from mhcnb.training.compiling import compile_parts
 from mhcnb.training.distributed import World
 from mhcnb.training.divergence import Diverged, report
+from mhcnb.training.epochs import with_updates
 from mhcnb.training.loggers import open_loggers
 from mhcnb.training.optim import build_optimizer
 from mhcnb.training.resume import Finished, Opening
@@ -40,11 +42,11 @@ def session(config: RunConfig, out: Path) -> Iterator[Session]:
     left to do."""
     world = distributed.world_from_env()
     share = distributed.share(config, world)
+    digest = config.digest()
+    source, config = open_source(launch.heeding_environment(config))
     if world.rank == 0:
         for warning in config.warnings():
             log.warning(warning)
-    digest = config.digest()
-    source, config = open_source(config)
     device = launch.choose_device(config, world)
     dtype = launch.autocast_dtype(config, device)
     stack, run = resume.stack(device.type, world.size), Run(out)
@@ -67,7 +69,8 @@ def session(config: RunConfig, out: Path) -> Iterator[Session]:
             wrapped, optimizer = _wrapped(model.to(device), config, device, world), build_optimizer(model, config.train)
             scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
             parts = (objective, model, wrapped, optimizer, scaler)
-            s = Session(config, run, world, share, device, dtype, source, *parts, track, stack)
+            averages = Averages(model, config.train.ema) if config.train.ema else None
+            s = Session(config, run, world, share, device, dtype, source, *parts, track, stack, averages)
             _restore(s, opening)
             yield s
     finally:
@@ -136,10 +139,10 @@ def _attempts(run: Run, opening: Opening) -> list[dict[str, Any]]:
 
 
 def open_source(config: RunConfig) -> tuple[Source, RunConfig]:
-    """The data, and the configuration with the vocabulary that they have. Raises DataError."""
+    """The data, and the configuration with the sizes and the epochs that they have. Raises DataError, and
+    ConfigError where they have no epochs."""
     source = registry.load("data", config.data.name)(config)
-    if source.vocab_size is not None:
-        config = with_vocab_size(config, source.vocab_size)
+    config = with_updates(with_sizes(config, source.sizes), source.epoch_rows)
     source.check(config)
     return source, config
 
@@ -181,9 +184,12 @@ def _restore(s: Session, opening: Opening) -> None:
         stored = torch.load(folder / OPTIMIZER, map_location="cpu", weights_only=True)
         whole = read_tensors(folder / CARRY) if (folder / CARRY).is_file() else {}
     stored, whole = distributed.from_rank_zero((stored, whole))
+    trained = stored.pop(TRAINED, None)
+    if s.averages:
+        s.averages.resume(trained)
     s.optimizer.load_state_dict(stored)
     if s.scaler.is_enabled():
         s.scaler.load_state_dict(opening.state["scaler"])
-    s.track.carries = split(whole, s.share, s.device)
+    s.track.carries = [part and s.model.unpack_carry(part) for part in split(whole, s.share, s.device)]
     if len(opening.state["rng"]) == s.world.size:
         resume.set_random_state(opening.state["rng"][s.world.rank], s.device)

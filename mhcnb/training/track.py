@@ -1,6 +1,7 @@
 """What a training carries from step to step beside weights and optimizer."""
 
-from dataclasses import asdict, dataclass, field, fields
+from copy import deepcopy
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 from mhcnb.training import distributed
 from mhcnb.training.distributed import Share
 
-Carry = dict[str, Tensor] | None  # of one micro-batch; every tensor has its rows first
+Carry = dict[str, Tensor] | None  # of one micro-batch, packed; every tensor has its rows first
 
 
 @dataclass
@@ -24,12 +25,24 @@ class Track:
     time_s: float = 0.0
     trained_s: float = 0.0  # of it in updates, the first interval of an attempt left out
     trained_steps: int = 0
+    sums: dict[str, list[float]] = field(default_factory=dict)  # metric -> [sum, count] since the last train record
     words: dict[str, str] = field(default_factory=dict)  # what it is about -> the latest that was said
-    carries: list[Carry] = field(default_factory=list)
+    carries: list[Any] = field(default_factory=list)  # as the model has them
 
     def as_state(self) -> dict[str, Any]:
         """The plain values."""
-        return {name: value for name, value in asdict(self).items() if name != "carries"}
+        return {f.name: deepcopy(getattr(self, f.name)) for f in fields(self) if f.name != "carries"}
+
+    def count(self, names: list[str], values: list[float]) -> None:
+        """Adds the metrics of an update: sum and count of each, one after the other."""
+        for name, total, count in zip(names, values[::2], values[1::2], strict=True):
+            before = self.sums.get(name, [0.0, 0.0])
+            self.sums[name] = [before[0] + total, before[1] + count]
+
+    def means(self) -> dict[str, float]:
+        """Of the metrics that were counted since it was last asked."""
+        sums, self.sums = self.sums, {}
+        return {name: total / count for name, (total, count) in sums.items() if count}
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> "Track":

@@ -34,7 +34,7 @@ def test_runs_of_several_connections_and_seeds_need_no_caution(tmp_path):
         ("connection.order", ["rows", "columns"], "exact side"),
         ("train.weight_decay", [0.1, 0.0], "decay acts"),
         ("train.dtype", ["float32", "bfloat16"], "rounding differs"),
-        ("data.root", ["embedded", "elsewhere"], "not trained and evaluated on the same text"),
+        ("data.root", ["embedded", "elsewhere"], "not trained and evaluated on the same data"),
         ("model.vocab_size", [64, 128], "losses do not compare"),
         ("train.lr", [1e-3, 2e-3], "the recipe differs"),
     ],

@@ -77,8 +77,10 @@ OVERRIDES = {  # override -> what is said
     "row26 seed=true": f"override: seed = True (bool); {WHOLE}",
     "row27 seed=1 seed=2": "seed is given twice: 1 and '2'",
     "row28 seed=!!python/object/apply:os.system [ls]": "the tag 'tag:yaml.org,2002:python/object",
-    "row29 train.steps=0": "override: train.steps = 0 (int); expected greater than 0",
-    "row29 train.steps=-1": "override: train.steps = -1 (int); expected greater than 0",
+    "row29 train.steps=0": "override: train.steps: give steps, the number of updates, 1 or more, or epochs in their",
+    "row29 train.steps=-1": "override: train.steps = -1 (int); expected greater than or equal to 0",
+    "row29 train.epochs=-1": "override: train.epochs = -1 (int); expected greater than or equal to 0",
+    "row29 train.epochs=2": "train.epochs = 2: data shards have no epochs; give train.steps, a number of updates, in",
     "row29 train.micro_batch=0": "override: train.micro_batch = 0 (int); expected greater than 0",
     "row29 train.accumulation=0": "override: train.accumulation = 0 (int); expected greater than 0",
     "row29 train.lr=0.0": "override: train.lr = 0.0 (float); expected greater than 0",
@@ -92,7 +94,8 @@ OVERRIDES = {  # override -> what is said
     "row29 train.betas=[0.9, 1.0]": "override: train.betas: both must lie in [0, 1), got (0.9, 1.0)",
     "row29 train.betas=[-0.1, 0.9]": "override: train.betas: both must lie in [0, 1), got (-0.1, 0.9)",
     "row29 train.betas=[.nan, 0.9]": "override: train.betas.0 = nan (float); expected a finite number",
-    "row29 train.eval_every=0": "override: train.eval_every = 0 (int); expected greater than 0",
+    "row29 train.eval_every=-1": "override: train.eval_every = -1 (int); expected greater than or equal to 0",
+    "row29 train.eval_every=0": "train.eval_every = 0 is after each iteration of the data, and data shards have none",
     "row29 train.eval_batches=0": "override: train.eval_batches = 0 (int); expected greater than 0",
     "row29 train.keep_last=1": "override: train.keep_last = 1 (int); expected greater than or equal to 2",
     "row29 train.save_minutes=-1": "override: train.save_minutes = -1 (int); expected greater than or equal to 0",
@@ -120,7 +123,7 @@ OVERRIDES = {  # override -> what is said
     "row33 connection.name=3": "connection.name is missing or not a name; known: average, hc, identity",
     "row33 model.name=gtp": "no model is called 'gtp'; did you mean gpt? known: gpt",
     "row33 data.name=shard": "no data is called 'shard'; did you mean shards? known: ",
-    "row33 objective.name=ml": "no objective is called 'ml'; known: lm",
+    "row33 objective.name=ml": "no objective is called 'ml'; known: act, lm",
 }
 
 

@@ -27,6 +27,12 @@ def test_times_are_those_of_the_contender():
     assert short.ratio < 1
 
 
+def test_seconds_are_those_of_the_clock_that_is_given():
+    """Processor time stands still in a sleep."""
+    (asleep,) = side_by_side("case", {"asleep": lambda: time.sleep(0.03)}, 1, time.process_time)
+    assert asleep.median_s < 0.02
+
+
 def row(name, ratio, work=0.0, unit="", case="layer"):
     return Timing(case, name, ratio / 10, ratio / 10, ratio / 10, ratio, work, unit)
 

@@ -83,3 +83,26 @@ def test_06_writes_on_request_and_stops(open_notebook, project):
     page.wait(lambda: " a second; " in page.said()[-1], 20, f"nothing is written: {page.said()}")
     assert "import " in page.printed()
     page.screenshot("06-rlm", "textarea")
+
+
+def test_07_moves_through_steps_and_says_what_is_wrong_with_a_puzzle_that_is_typed(open_notebook, project):
+    """Its own training is cut to three updates."""
+    notebook = project / "notebooks" / "07-hrm.ipynb"
+    text = notebook.read_text()
+    assert 'train.steps\\": 500' in text
+    brief = f'train.steps\\": 3, \\"model.H_cycles\\": 1, \\"data.cache\\": \\"{project}/cache'
+    notebook.write_text(text.replace('train.steps\\": 500', f'{brief}\\"'))
+    page = open_notebook("07-hrm").run_all()
+    assert page.errors() == []
+    page.wait(lambda: len(page.said()) == 3, 30, f"{len(page.said())} explorers; {page.printed()}")
+    board, own, _ = page.said()
+    page.press("step", Keys.ARROW_LEFT)
+    page.wait(lambda: page.said()[0] != board, 10, f"nothing changed: {board}")
+    assert "step 3 of 4: " in page.said()[0]
+    page.screenshot("07-hrm")
+    field = page.driver.find_element("xpath", "//label[text()='your puzzle']/..//input")
+    field.send_keys(Keys.CONTROL, "a")
+    field.send_keys("1..1", Keys.ENTER)
+    page.wait(lambda: page.said()[1] != own, 10, f"nothing changed: {own}")
+    assert "Not solved: the puzzle has 4 characters; expected 16" in page.said()[1]
+    assert "Not drawn" not in page.printed()

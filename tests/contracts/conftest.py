@@ -11,13 +11,19 @@ from mhcnb.connections import mhc, ops
 from mhcnb.connections.birkhoff import sinkhorn_plain
 
 SIZES = {"model.width": 24, "model.layers": 3, "model.heads": 2, "model.block_size": 12, "model.vocab_size": 64}
-SMALL = {"gpt": SIZES, "rlm": SIZES | {"model.kv_heads": 1}}
+CELLS = {"model.width": 24, "model.heads": 2, "model.expansion": 1.0, "model.seq_len": 12, "model.vocab_size": 64}
+LEVELS = {"model.L_cycles": 1, "model.puzzles": 3}
+SMALL = {"gpt": SIZES, "rlm": SIZES | {"model.kv_heads": 1}, "hrm": CELLS | LEVELS}
+PRESETS = {"hrm": "tiny4x4"}  # others have a `tiny`
 
 
 def pytest_generate_tests(metafunc):
     for axis in ("connection", "model"):
         if f"{axis}_name" in metafunc.fixturenames:
             metafunc.parametrize(f"{axis}_name", registry.entries(f"{axis}s"))
+    if "decoder_name" in metafunc.fixturenames:  # models that read and write texts
+        decoders = [name for name in registry.entries("models") if registry.load("models", name).decodes]
+        metafunc.parametrize("decoder_name", decoders)
 
 
 @pytest.fixture
@@ -32,6 +38,15 @@ def make():
         return cls(config, config.streams, d, index, torch.Generator().manual_seed(0))
 
     return make
+
+
+def some_rows(model, rows, t=None, seed=0):
+    """A batch of t tokens or cells a row, as many as the model has room for, drawn by seed."""
+    generator, t = torch.Generator().manual_seed(seed), t or model.config.block_size
+    batch = {"inputs": torch.randint(model.wte.num_embeddings, (rows, t), generator=generator)}
+    if getattr(model, "puzzles", None) is not None:
+        batch["puzzle_identifiers"] = torch.arange(rows) % len(model.puzzles.rows)
+    return batch
 
 
 def first_accepted(config, streams, **fields):
@@ -66,7 +81,7 @@ def small(request):
     the connection has any."""
 
     def small(model, connection, overrides=None, dialect="paper"):
-        path = request.config.rootpath / "params" / model / "tiny.yaml"
+        path = request.config.rootpath / "params" / model / f"{PRESETS.get(model, 'tiny')}.yaml"
         several = "dialect" in registry.load("connections", connection).Config.model_fields
         spoken = {"connection.dialect": dialect} if several else {}
         return load_config(path, {"connection.name": connection} | spoken | SMALL.get(model, {}) | (overrides or {}))

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mhcnb import build_model, registry
+from mhcnb import build_model
 from mhcnb.connections.config import DIALECTS
 from mhcnb.errors import DataError
 from mhcnb.layers.cache import Cache
@@ -11,11 +11,9 @@ from mhcnb.models.generation import generate
 
 
 @pytest.fixture
-def decoding(small, perturb, model_name, connection_name, float64):
+def decoding(small, perturb, decoder_name, connection_name, float64):
     """decoding(dialect): such a model, away from its special start."""
-    if not registry.load("models", model_name).decodes:
-        pytest.skip(f"{model_name} has no cache")
-    return lambda dialect="paper": perturb(build_model(small(model_name, connection_name, dialect=dialect)), 0.1)
+    return lambda dialect="paper": perturb(build_model(small(decoder_name, connection_name, dialect=dialect)), 0.1)
 
 
 def tokens(*shape):

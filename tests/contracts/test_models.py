@@ -9,6 +9,8 @@ from mhcnb.connections.base import Connection
 from mhcnb.connections.config import DIALECTS
 from mhcnb.layers.site import sites
 
+from .conftest import some_rows
+
 
 def tokens(model, *shape, seed=0):
     size = model.wte.num_embeddings
@@ -31,7 +33,7 @@ def pair(small, model_name, connection_name):
 
 def logits(model):
     with torch.no_grad():
-        return model({"inputs": tokens(model, 2, 10)}).logits
+        return model(some_rows(model, 2)).logits
 
 
 def test_exact_residual_equals_the_residual_model(small, model_name, connection_name):
@@ -54,7 +56,7 @@ def test_backbone_does_not_depend_on_the_connection(small, model_name, connectio
 def test_streams_part_in_training(small, model_name, connection_name, dialect):
     """Spread: distance from the mean over streams, relative to the state, at the input of the inner sites."""
     model = build_model(small(model_name, connection_name, dialect=dialect))
-    spread, inputs = {}, tokens(model, 4, 10)
+    spread, batch = {}, some_rows(model, 4)
 
     def watch(name):
         def hook(site, args):
@@ -70,8 +72,8 @@ def test_streams_part_in_training(small, model_name, connection_name, dialect):
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     for _ in range(20):
         optimizer.zero_grad()
-        out = model({"inputs": inputs}).logits[:, :-1]
-        torch.nn.functional.cross_entropy(out.flatten(0, 1), inputs[:, 1:].flatten()).backward()
+        out = model(batch).logits[:, :-1]
+        torch.nn.functional.cross_entropy(out.flatten(0, 1), batch["inputs"][:, 1:].flatten()).backward()
         optimizer.step()
     several = any(site.connection.n > 1 for _, site in inner)
     logits(model)
@@ -80,8 +82,8 @@ def test_streams_part_in_training(small, model_name, connection_name, dialect):
 
 @pytest.mark.parametrize("dialect", DIALECTS)
 @pytest.mark.parametrize("lengths", [(4, 6), (1, 1, 8), (10,), (3, 2, 5)], ids=str)
-def test_packed_documents_give_the_logits_of_each_alone(small, perturb, model_name, connection_name, dialect, lengths):
-    model = perturb(build_model(small(model_name, connection_name, dialect=dialect)), 0.05)
+def test_packed_documents_are_each_as_alone(small, perturb, decoder_name, connection_name, dialect, lengths):
+    model = perturb(build_model(small(decoder_name, connection_name, dialect=dialect)), 0.05)
     inputs = tokens(model, 1, sum(lengths))
     documents = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths)).unsqueeze(0)
     with torch.no_grad():
@@ -121,11 +123,13 @@ def test_parameter_groups(small, model_name, connection_name, dialect):
         model = build_model(small(model_name, connection_name, overrides, dialect))
         groups = model.param_groups()
         assert all(set(group) == {"name", "optimizer", "lr_mult", "decay", "params"} for group in groups)
-        decays = [(id(p), group["decay"]) for group in groups for p in group["params"]]
+        tables = [id(p) for group in groups if group["optimizer"] == "sign_sgd" for p in group["params"]]
+        assert set(tables) <= {id(buffer) for buffer in model.buffers()}
+        decays = [(id(p), g["decay"]) for g in groups for p in g["params"] if g["optimizer"] != "sign_sgd"]
         assert sorted(key for key, _ in decays) == sorted(id(p) for p in model.parameters())
         static = {id(p) for m in model.modules() if isinstance(m, Connection) for p in getattr(m, "bias", {}).values()}
         for name, parameter in model.named_parameters():
-            expected = parameter.ndim > 1 or (decay_static and id(parameter) in static)
+            expected = parameter.ndim > 1 or (decay_static and id(parameter) in static) or name in model.decayed
             assert dict(decays)[id(parameter)] == expected, name
             assert not (expected and ("norm" in name or name.endswith((".gate", ".gamma")))), name
 
@@ -144,5 +148,6 @@ def test_no_draw_without_a_seed(small, model_name, connection_name, dialect):
 @pytest.mark.parametrize("dialect", DIALECTS)
 def test_every_parameter_learns(small, perturb, model_name, connection_name, dialect):
     model = perturb(build_model(small(model_name, connection_name, dialect=dialect)), 0.1)
-    model({"inputs": tokens(model, 3, 10)}).logits.square().sum().backward()
+    output = model(some_rows(model, 3))
+    (output.logits.square().sum() + sum(x.square().sum() for x in output.parts.values())).backward()
     assert all(p.grad is not None and p.grad.abs().max() > 0 for p in model.parameters())

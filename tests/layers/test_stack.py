@@ -1,5 +1,6 @@
 """A stack applies its sites in order, and the order of the composite is: later factor on the left."""
 
+import pytest
 import torch
 from torch import nn
 
@@ -90,6 +91,25 @@ def test_a_residual_stack_by_hand():
     made = stack([{"a": (Branch(2.0), None)}, {"a": (Branch(3.0), None)}], "residual")
     x = torch.randn(2, 5, D, dtype=torch.float64)
     torch.testing.assert_close(made(x, lambda x: x + 1), 12 * x + 1)
+
+
+def between(X):
+    """A stack's norm that shows whether it is given streams: the identity."""
+    return X
+
+
+@pytest.mark.parametrize("connection", ["residual", "hc"])
+def test_the_first_tokens_alone_are_those_of_all(connection):
+    """And the last branch, of two blocks, is given no others."""
+    last = Branch(0.7)
+    made = stack([{"a": (Branch(2.0), None)}, {"a": (Branch(0.5), None), "b": (last, None)}], connection)
+    given = []
+    last.register_forward_pre_hook(lambda _, args: given.append(args[0].shape[1]))
+    x = torch.randn(2, 5, D, dtype=torch.float64)
+    for gradients in (True, False):
+        with torch.set_grad_enabled(gradients):
+            torch.testing.assert_close(made(x, between, first=2), made(x, between)[:, :2])
+    assert given == [2, 5] * 2
 
 
 def test_pre_norm_belongs_to_the_branch():

@@ -128,10 +128,10 @@ def test_vocabulary_auto_needs_data_that_say_it(tmp_path):
 
 
 def test_vocabulary_auto_is_rounded_up_to_64():
-    from mhcnb.models.base import with_vocab_size
+    from mhcnb.models.base import with_sizes
 
     config = load_config(PARAMS / "tiny.yaml")
     sizes = {1: 64, 64: 64, 65: 128, 50257: 50304}
-    assert {size: with_vocab_size(config, size).model.vocab_size for size in sizes} == sizes
+    assert {size: with_sizes(config, {"vocab_size": size}).model.vocab_size for size in sizes} == sizes
     fixed = load_config(PARAMS / "small.yaml")
-    assert with_vocab_size(fixed, 65) is fixed
+    assert with_sizes(fixed, {"vocab_size": 65}) is fixed

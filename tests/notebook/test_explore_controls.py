@@ -90,6 +90,13 @@ def test_a_change_draws_anew_and_says_the_new_result(explorer):
     assert explorer.picture.value != before
 
 
+@pytest.mark.parametrize("length", [3, 81])
+def test_a_line_of_text_is_shown_whole(length):
+    (row,) = Explorer(draw, [Text("text", "puzzle", "." * length)], {}).box.children[0].children
+    assert int(row.layout.width.removesuffix("ch")) >= length + len("puzzle")
+    assert row.layout.max_width == "100%"
+
+
 def test_a_button_sets_several_values_and_draws_once(explorer):
     drawn = []
     explorer.draw = lambda **state: drawn.append(dict(state)) or draw(**state)

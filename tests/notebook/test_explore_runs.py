@@ -1,5 +1,7 @@
 """Explorers over a run with two checkpoints, against the recorded maps."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -68,12 +70,38 @@ def test_two_checkpoints_stand_side_by_side_and_the_words_are_their_sums(run, as
 def test_the_worst_token_is_that_of_all_whose_sums_are_furthest_from_one(run, asked):
     explore.matrices(views.stability(str(run.path), 1))
     worst, whole = (c for c in asked[0][1] if isinstance(c, Jump))
-    assert whole.to() == {"first": 1, "last": 4}
+    assert whole.to(a=(run.path, 6), first=2, last=3) == {"first": 1, "last": 4}
     found = recorded.records(run.path, 6)
     tokens = len(recorded.matrices(found, 1, 4))
     each = [recorded.matrix(found, 1, 4, t) for t in range(1, tokens + 1)]
     away = [max(np.abs(P.sum(0) - 1).max(), np.abs(P.sum(1) - 1).max()) for P in each]
     assert worst.to(a=(run.path, 6), b=None, first=1, last=4, token=0) == {"token": int(np.argmax(away)) + 1}
+
+
+def test_entry_to_exit_is_one_call_of_the_stack_in_which_the_first_site_lies(run, asked, monkeypatch):
+    """As of a recurrent model: L, L again, then H, two sites each."""
+    explore.matrices(views.stability(str(run.path), 1))
+    one = recorded.records(run.path, 6)[0]
+    calls = [
+        one._replace(site=f"{s}.0.{b}", call=c) for s, c in (("L", 0), ("L", 1), ("H", 0)) for b in ("attn", "mlp")
+    ]
+    monkeypatch.setattr(recorded, "records", lambda *_: calls)
+    whole = [c for c in asked[0][1] if isinstance(c, Jump)][1]
+    ends = [whole.to(a=(run.path, 6), first=k, last=6) for k in (1, 2, 3, 6, 9)]
+    assert [(e["first"], e["last"]) for e in ends] == [(1, 2), (1, 2), (3, 4), (5, 6), (5, 6)]
+
+
+def test_a_product_at_the_start_goes_as_far_as_one_stack_does_in_both_runs(run, asked, monkeypatch):
+    one = recorded.records(run.path, 6)[0]
+
+    def sites(*spans):
+        return tuple(one._replace(site=f"{stack}.{k}.mlp", call=c) for stack, c, n in spans for k in range(n))
+
+    recurrent, deeper = sites(("L", 0, 2), ("L", 1, 2), ("H", 0, 1)), sites(("L", 0, 3), ("H", 0, 3))
+    for at_6, at_2, end in ((recurrent, deeper, 2), (sites(("main", 0, 4)), sites(("main", 0, 7)), 7)):
+        monkeypatch.setattr(recorded, "records", lambda _, step, a=at_6, b=at_2: a if step == 6 else b)
+        explore.matrices(views.Laboratory([SimpleNamespace(figures=run.figures)], run.figures), last=1000)
+        assert next(c.value for c in asked[-1][1] if getattr(c, "name", "") == "last") == end
 
 
 def test_gains_are_those_recorded_at_the_nearest_update(run, asked):

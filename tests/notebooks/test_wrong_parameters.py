@@ -23,7 +23,17 @@ def defaults(name):
     return {key: value for key, value in space.items() if key != "__annotations__"}
 
 
-NAMES = ("00-board", "01-data", "02-train", "03-stability", "04-compare", "05-sinkhorn-lab", "06-rlm", "08-speed")
+NAMES = (
+    "00-board",
+    "01-data",
+    "02-train",
+    "03-stability",
+    "04-compare",
+    "05-sinkhorn-lab",
+    "06-rlm",
+    "07-hrm",
+    "08-speed",
+)
 CASES = [(name, key) for name in NAMES for key in defaults(name)]
 
 

@@ -147,6 +147,22 @@ def test_the_exit_comes_after_the_last_site_and_one_stream_is_not_compared():
     assert bydepth.say_streams(streams(1))[0] == "hc: one stream, nothing to compare."
 
 
+def test_a_line_ends_where_the_streams_do():
+    """Two calls of one stack, as a recurrent level has them."""
+    twice = [streams(), streams().assign(call=1, index=lambda frame: frame["index"] + 3)]
+    for frame in (pandas.concat(twice), pandas.concat([*twice, streams(run="r", method="mhc")])):
+        figure = bydepth.plot_streams(frame)
+        for ax in figure.axes:
+            spans = [list(line.get_xdata()) for line in ax.lines[:2]]
+            assert spans == [[1, 2, 3, 4], [4, 5, 6, 7]]
+        (legend,) = figure.legends
+        texts = [text.get_text() for text in legend.get_texts()]
+        assert len(texts) == len(set(texts)) == 2
+    later = maps().assign(call=1, index=maps()["index"] + 5)
+    ax = bydepth.plot_spectrum(pandas.concat([maps(), later])).axes[0]
+    assert [list(line.get_xdata()) for line in ax.lines[:2]] == [[1, 2, 3, 4, 5], [6, 7, 8, 9, 10]]
+
+
 def test_a_layer_map_has_a_row_a_site_from_the_entry_up_and_a_column_a_step():
     ax = training.plot_layer_steps(over_time(), "composite_forward").axes[0]
     shown = ax.images[0].get_array()

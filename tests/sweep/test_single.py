@@ -76,7 +76,8 @@ def test_a_task_of_the_array_saves_before_its_time_is_over_and_is_queued_again(p
     wait_for(lambda: not alive(began(out)[0][2]), 8)
 
 
-def test_the_run_over_nodes_is_what_torchrun_and_mhcnb_take(project, cluster_commands):
+@pytest.mark.parametrize("name", ["multinode", "hrm"])
+def test_a_run_by_torchrun_is_what_torchrun_and_mhcnb_take(name, project, cluster_commands):
     """Its command as torchrun reads it; queued again only where there is more to do."""
     from torch.distributed.run import get_args_parser
 
@@ -84,13 +85,15 @@ def test_the_run_over_nodes_is_what_torchrun_and_mhcnb_take(project, cluster_com
     env |= dict(SLURM_NNODES="2", SLURM_JOB_ID="70", SLURM_JOB_NODELIST="node[7-8]")
     for state in ("stopped", "done"):
         (project / "status.json").write_text(json.dumps({"state": state, "reason": "asked by SIGUSR1"}))
-        assert subprocess.run(["bash", SLURM / "multinode.sbatch"], env=os.environ | env).returncode == 0
+        assert subprocess.run(["bash", SLURM / f"{name}.sbatch"], env=os.environ | env).returncode == 0
     srun, requeue, again = cluster_commands()
     assert (requeue, again) == ("scontrol requeue 70", srun)
     words = srun.split()
     given = get_args_parser().parse_args(words[words.index("torch.distributed.run") + 1 :])
-    assert (given.nnodes, given.nproc_per_node, given.rdzv_endpoint) == ("2", "4", "node7:29500")
-    assert (given.rdzv_backend, given.rdzv_id, given.module) == ("c10d", "70", True)
+    assert (given.nproc_per_node, given.module, given.standalone) == ("4", True, name == "hrm")
+    if name == "multinode":
+        assert (given.nnodes, given.rdzv_endpoint) == ("2", "node7:29500")
+        assert (given.rdzv_backend, given.rdzv_id) == ("c10d", "70")
     assert "SIGUSR1" in given.signals_to_handle.split(",")
     assert (given.training_script, given.training_script_args[:2]) == ("mhcnb", ["train", "params/tiny.yaml"])
     assert (
@@ -99,7 +102,7 @@ def test_the_run_over_nodes_is_what_torchrun_and_mhcnb_take(project, cluster_com
     )
 
 
-@pytest.mark.parametrize("name", ["array", "multinode"])
+@pytest.mark.parametrize("name", ["array", "multinode", "hrm"])
 def test_what_is_asked_of_slurm(name):
     text = (SLURM / f"{name}.sbatch").read_text()
     asked = dict(re.findall(r"^#SBATCH --([\w-]+)(?:=(\S+))?", text, re.MULTILINE))
