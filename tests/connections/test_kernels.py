@@ -25,6 +25,7 @@ def run_cases(**environment):
     assert "skipped" not in done.stdout
 
 
+@pytest.mark.slow
 def test_under_the_interpreter():
     pytest.importorskip("triton", reason=WITHOUT)
     run_cases(TRITON_INTERPRET="1")

@@ -133,7 +133,8 @@ def test_a_forgotten_generator_leaves_a_checkpoint_too(small, tmp_path):
 
 
 def test_closed_in_another_thread_it_waits_for_nothing_and_gives_signals_back(small, tmp_path):
-    before = signal.getsignal(signal.SIGINT)
+    before = signal.default_int_handler  # not what is inherited: in the background of a shell SIGINT is ignored
+    signal.signal(signal.SIGINT, before)
     steps = train_steps(small(**{"train.steps": 500, "train.save_every": 2}), tmp_path / "run")
     while next(steps).step < 5:
         pass
