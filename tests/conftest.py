@@ -27,6 +27,16 @@ def pytest_configure(config):
         config.option.markexpr = f"({chosen}) and not slow" if chosen else "not slow"
 
 
+# folders of tests that start processes: few in a file and long, so that a worker that comes to one last ends long after
+# the others
+LONG = ("sweep", "faults", "browser", "notebooks", "training", "bad_input")
+
+
+def pytest_collection_modifyitems(items):
+    """The long ones first, whatever their number."""
+    items.sort(key=lambda item: item.path.parent.name not in LONG)
+
+
 TINY = Path(__file__).parents[1] / "params" / "gpt" / "tiny.yaml"
 
 

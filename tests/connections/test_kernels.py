@@ -65,6 +65,7 @@ def launched(n, d, dtype, monkeypatch):
 CARDS = [(80, 2, 3, torch.float32), (90, 4, 300, torch.bfloat16)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("capability", "n", "d", "dtype"), CARDS, ids=str)
 def test_compile_for_gpus_that_are_not_here(capability, n, d, dtype, monkeypatch, tmp_path):
     """To machine code, as launched: the interpreter takes much that the compiler does not."""

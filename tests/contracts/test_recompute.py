@@ -45,7 +45,6 @@ class Storages(TorchDispatchMode):
 @contextmanager
 def no_collector():
     """What a cycle of references holds stays."""
-    gc.collect()
     gc.disable()
     yield
     gc.enable()

@@ -32,13 +32,13 @@ def kill_any_moment(lab: Lab, connection: str, ranks: int = 1) -> Row:
     moment = job.began + trial.rng.uniform(0, trial.seconds)
     while job.poll() and time.time() < moment:
         time.sleep(0.001)
-    if not job.poll():  # it was over before: no trial
-        shutil.rmtree(trial.folder)
-        return kill_any_moment(lab, connection, ranks)
-    trial.struck("KILL")
-    job.kill()
-    trial.demand(-signal.SIGKILL in job.wait(), "it ended by itself")
-    return trial.finish()
+    if job.poll():
+        trial.struck("KILL")
+        job.kill()
+    if -signal.SIGKILL in job.wait():
+        return trial.finish()
+    shutil.rmtree(trial.folder)  # it was over before, or ended just then: no trial
+    return kill_any_moment(lab, connection, ranks)
 
 
 def kill_at(lab: Lab, fault: str, connection: str, point: str, ranks: int = 1, delay: float = 0.0) -> Row:
