@@ -17,7 +17,6 @@ class Table(nn.Module):
         # ids [b] and their copies [b, d], a pair a pass; kept only once an optimizer is there, which empties it
         self.looked_up: list[tuple[Tensor, Tensor]] | None = None
 
-    @torch.compiler.disable
     def forward(self, ids: Tensor) -> Tensor:
         """ids [b] -> [b, d]."""
         found = self.rows[ids]

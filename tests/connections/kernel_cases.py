@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from mhcnb import build_model, load_config, registry
 from mhcnb.connections import kernels, ops
 from mhcnb.connections.birkhoff import sinkhorn
-from mhcnb.connections.kernels import mixing, operators, projecting
+from mhcnb.connections.kernels import choice, mixing, operators, projecting
 from mhcnb.layers.recompute import recompute
 
 DEVICE = "cpu" if os.environ.get("TRITON_INTERPRET") == "1" else "cuda"
@@ -291,7 +291,7 @@ def test_a_probed_site_computes_its_maps_in_the_plain_form(monkeypatch):
 
 @pytest.mark.parametrize(("n", "dtype", "why"), [(3, torch.float32, "not 3 in float32"), (4, torch.float64, "float64")])
 def test_what_they_do_not_take_falls_back_with_one_line(n, dtype, why, caplog):
-    kernels._why_not.cache_clear()
+    choice.why_not.cache_clear()
     connection, X = made("mhc", n).to(dtype), random(3, n, 12, dtype=dtype)
     with caplog.at_level(logging.WARNING):
         for _ in range(3):

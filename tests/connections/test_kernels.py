@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from mhcnb.connections import kernels
+from mhcnb.connections.kernels import choice
 
 WITHOUT = "triton is not installed: pip install 'mhcnb[kernels]'"
 NAMES = {torch.float32: "*fp32", torch.bfloat16: "*bf16", int: "i32", float: "fp32"}
@@ -89,10 +90,10 @@ def test_compile_for_gpus_that_are_not_here(capability, n, d, dtype, monkeypatch
 
 def test_without_triton_the_plain_form_is_used_and_said_once(monkeypatch, caplog):
     monkeypatch.setattr(kernels, "ON", {"cpu"})
-    monkeypatch.setattr(kernels.importlib.util, "find_spec", lambda name: None)
-    kernels._why_not.cache_clear()
+    monkeypatch.setattr(choice.importlib.util, "find_spec", lambda name: None)
+    choice.why_not.cache_clear()
     with caplog.at_level(logging.WARNING):
         assert not any(kernels.fused(torch.zeros(3, 4, 5)) for _ in range(3))
-    kernels._why_not.cache_clear()
+    choice.why_not.cache_clear()
     (record,) = caplog.records
     assert "pip install 'mhcnb[kernels]'" in record.message
